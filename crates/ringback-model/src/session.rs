@@ -24,6 +24,8 @@ pub enum Fact {
     ToolCall {
         /// The agent's id of the call.
         id: String,
+        /// The tool's name, to show.
+        name: String,
         /// What the call does.
         kind: ToolKind,
     },
@@ -91,6 +93,8 @@ pub enum Turn {
 pub struct OpenTool {
     /// The agent's id of the call.
     pub id: String,
+    /// The tool's name.
+    pub name: String,
     /// What it does.
     pub kind: ToolKind,
     /// When it opened.
@@ -129,6 +133,7 @@ pub struct Facts {
     open_tools: Vec<OpenTool>,
     background: Vec<(String, Timestamp)>,
     compacting_since: Option<Timestamp>,
+    ended_compacting: bool,
     live: Option<Live>,
     gone_at: Option<Timestamp>,
     states_turn_end: bool,
@@ -143,6 +148,7 @@ impl Facts {
             open_tools: Vec::new(),
             background: Vec::new(),
             compacting_since: None,
+            ended_compacting: false,
             live: None,
             gone_at: None,
             states_turn_end,
@@ -151,8 +157,13 @@ impl Facts {
 
     /// Takes in one record at the instant `at`.
     pub fn apply(&mut self, fact: &Fact, at: Timestamp) {
-        // Whatever is written after the process was gone was written by another one.
-        if self.gone_at.is_some_and(|gone| at > gone) {
+        // Whatever goes on after the process was gone is the work of another one. A process that is told to stop
+        // still writes results and the end of its turn, sometimes after its registry file is gone.
+        let goes_on = matches!(
+            fact,
+            Fact::Prompt { .. } | Fact::Progress | Fact::ToolCall { .. } | Fact::CompactionStart
+        );
+        if goes_on && self.gone_at.is_some_and(|gone| at > gone) {
             self.gone_at = None;
         }
         match fact {
@@ -161,12 +172,12 @@ impl Facts {
                 self.go_on(at);
             }
             Fact::Progress => self.go_on(at),
-            Fact::ToolCall { id, kind } => {
+            Fact::ToolCall { id, name, kind } => {
                 self.open_tools.retain(|t| t.id != *id);
                 if self.open_tools.len() == MAX_OPEN {
                     self.open_tools.remove(0);
                 }
-                self.open_tools.push(OpenTool { id: id.clone(), kind: *kind, since: at });
+                self.open_tools.push(OpenTool { id: id.clone(), name: name.clone(), kind: *kind, since: at });
                 self.go_on(at);
             }
             Fact::ToolResult { id } => {
@@ -179,7 +190,7 @@ impl Facts {
             }
             Fact::TurnEnd { reason, stated } => {
                 self.open_tools.clear();
-                self.compacting_since = None;
+                self.ended_compacting = self.compacting_since.take().is_some();
                 self.turn = Turn::Ended { at, reason: *reason, stated: *stated };
             }
             Fact::CompactionStart => self.compacting_since = Some(at),
@@ -246,6 +257,16 @@ impl Facts {
     /// When a compaction began that is not done.
     pub fn compacting_since(&self) -> Option<Timestamp> {
         self.compacting_since
+    }
+
+    /// Whether the turn that ended was a compaction.
+    pub fn ended_compacting(&self) -> bool {
+        self.ended_compacting
+    }
+
+    /// The open call that decides what is shown, when a tool call does.
+    pub fn current_tool(&self) -> Option<&OpenTool> {
+        self.open_tools.iter().max_by_key(|t| t.kind.rank())
     }
 
     /// What the live registry says.

@@ -1,0 +1,453 @@
+//! The engine for `durability = "memory"`: nothing outlives the process, and everything is bounded.
+//!
+//! Also the model that the engine on disk is tested against, so it is written to be read: plain maps under one
+//! lock, no step of which waits for anything.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use ringback_model::event::EventKind;
+use ringback_model::{
+    Attempt, Delivery, DeliveryId, DeliveryState, EndpointName, Event, EventId, SessionId, SessionState,
+    Timestamp,
+};
+
+use crate::latency::{WINDOW, percentiles};
+use crate::leases::Leases;
+use crate::{
+    Claim, DeliveryDetail, DeliveryQuery, DeliveryRow, Ending, EndpointCounts, EndpointStatus, Entry, Error,
+    Page, Prune, Pruned, Recorded, Settled, Store, Told, Totals,
+};
+
+/// Pending deliveries of one endpoint; what comes on top is dropped and counted.
+pub const MAX_PENDING: usize = 256;
+/// Events that are kept after their last delivery ended; then the one that ended first goes.
+pub const MAX_FINISHED: usize = 1000;
+
+/// A store in memory.
+#[derive(Default)]
+pub struct MemoryStore(Mutex<Tables>);
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        MemoryStore::default()
+    }
+
+    fn tables(&self) -> Result<MutexGuard<'_, Tables>, Error> {
+        // A panic in the middle of a change would be a bug; going on with the rest beats taking the daemon down.
+        let tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if tables.is_closed { Err(Error::Closed) } else { Ok(tables) }
+    }
+}
+
+#[derive(Default)]
+struct Tables {
+    is_closed: bool,
+    sessions: BTreeMap<SessionId, SessionState>,
+    names: BTreeMap<SessionId, String>,
+    /// By a number that rises with each event.
+    events: BTreeMap<u64, Kept>,
+    event_numbers: HashMap<EventId, u64>,
+    recorded: u64,
+    deliveries: BTreeMap<DeliveryId, Queued>,
+    newest: i64,
+    endpoints: BTreeMap<EndpointName, AtEndpoint>,
+    /// Events with no pending delivery, by the end of their last one.
+    finished: BTreeSet<(Timestamp, u64)>,
+    leases: Leases,
+}
+
+struct Kept {
+    event: Event,
+    body: Bytes,
+    deliveries: Vec<DeliveryId>,
+}
+
+struct Queued {
+    event: u64,
+    delivery: Delivery,
+    tries: u32,
+    /// By number.
+    attempts: BTreeMap<u32, Attempt>,
+}
+
+#[derive(Default)]
+struct AtEndpoint {
+    pending: BTreeSet<(Timestamp, DeliveryId)>,
+    delivered: u64,
+    failed: u64,
+    dead: u64,
+    cancelled: u64,
+    dropped: u64,
+    answers_ms: VecDeque<u64>,
+    last: Option<Attempt>,
+    status: Option<EndpointStatus>,
+}
+
+impl Tables {
+    fn record(&mut self, told: Told) -> u64 {
+        let Told { event, body, endpoints, at } = told;
+        if self.event_numbers.contains_key(&event.id) {
+            return 0;
+        }
+        self.recorded += 1;
+        let number = self.recorded;
+        self.event_numbers.insert(event.id, number);
+        let mut dropped = 0;
+        let mut deliveries = Vec::new();
+        for (n, name) in endpoints.iter().enumerate() {
+            if endpoints[..n].contains(name) {
+                continue;
+            }
+            let endpoint = self.endpoints.entry(name.clone()).or_default();
+            if endpoint.pending.len() >= MAX_PENDING {
+                endpoint.dropped += 1;
+                dropped += 1;
+                continue;
+            }
+            self.newest += 1;
+            let id = DeliveryId(self.newest);
+            let delivery = Delivery {
+                id,
+                event_id: event.id,
+                endpoint: name.clone(),
+                state: DeliveryState::Pending,
+                attempts: 0,
+                created_at: at,
+                due_at: at,
+            };
+            endpoint.pending.insert((at, id));
+            deliveries.push(id);
+            self.deliveries
+                .insert(id, Queued { event: number, delivery, tries: 0, attempts: BTreeMap::new() });
+        }
+        let is_history = deliveries.is_empty();
+        self.events.insert(number, Kept { event, body, deliveries });
+        if is_history {
+            self.finish(number, at);
+        }
+        dropped
+    }
+
+    fn claim(&mut self, name: &EndpointName, now: Timestamp, limit: usize, until: Timestamp) -> Vec<Claim> {
+        let Some(endpoint) = self.endpoints.get(name) else { return Vec::new() };
+        let held = self.leases.held(name, now);
+        let claims: Vec<Claim> = endpoint
+            .pending
+            .iter()
+            .take_while(|(due_at, _)| *due_at <= now)
+            .filter(|(_, id)| !held.contains(*id))
+            .filter_map(|(_, id)| {
+                let queued = self.deliveries.get(id)?;
+                let kept = self.events.get(&queued.event)?;
+                Some(Claim {
+                    delivery: queued.delivery.clone(),
+                    tries: queued.tries,
+                    session_id: kept.event.session_id.clone(),
+                    body: kept.body.clone(),
+                })
+            })
+            .take(limit)
+            .collect();
+        self.leases.take(name, claims.iter().map(|c| c.delivery.id), until);
+        claims
+    }
+
+    fn settle(&mut self, settled: Settled) {
+        let ended_at = settled.ended_at();
+        let Settled { id, attempt, next } = settled;
+        self.leases.drop_all(&[id]);
+        let Some(queued) = self.deliveries.get_mut(&id) else { return };
+        let Some(endpoint) = self.endpoints.get_mut(&queued.delivery.endpoint) else { return };
+        if let Some(attempt) = attempt
+            && !queued.attempts.contains_key(&attempt.number)
+        {
+            queued.tries = queued.tries.max(attempt.number);
+            if attempt.status.is_some() {
+                endpoint.answers_ms.push_back(attempt.duration_ms);
+                if endpoint.answers_ms.len() > WINDOW {
+                    endpoint.answers_ms.pop_front();
+                }
+            }
+            endpoint.last = Some(Attempt { excerpt: String::new(), ..attempt.clone() });
+            queued.attempts.insert(attempt.number, attempt);
+        }
+        if queued.delivery.state != DeliveryState::Pending {
+            return;
+        }
+        queued.delivery.attempts = next.attempts;
+        if next.state == DeliveryState::Pending {
+            endpoint.pending.remove(&(queued.delivery.due_at, id));
+            endpoint.pending.insert((next.due_at, id));
+            queued.delivery.due_at = next.due_at;
+        } else {
+            self.end(id, next.state, ended_at);
+        }
+    }
+
+    /// Ends a pending delivery.
+    fn end(&mut self, id: DeliveryId, state: DeliveryState, at: Timestamp) {
+        let Some(queued) = self.deliveries.get_mut(&id) else { return };
+        let Some(endpoint) = self.endpoints.get_mut(&queued.delivery.endpoint) else { return };
+        endpoint.pending.remove(&(queued.delivery.due_at, id));
+        match state {
+            DeliveryState::Pending => {}
+            DeliveryState::Delivered => endpoint.delivered += 1,
+            DeliveryState::Failed => endpoint.failed += 1,
+            DeliveryState::Dead => endpoint.dead += 1,
+            DeliveryState::Cancelled => endpoint.cancelled += 1,
+        }
+        queued.delivery.state = state;
+        queued.delivery.due_at = at;
+        let number = queued.event;
+        let is_open = self.events.get(&number).is_some_and(|kept| {
+            let mut states = kept.deliveries.iter().filter_map(|id| self.deliveries.get(id));
+            states.any(|q| q.delivery.state == DeliveryState::Pending)
+        });
+        if !is_open {
+            self.finish(number, at);
+        }
+    }
+
+    fn finish(&mut self, number: u64, at: Timestamp) {
+        self.finished.insert((at, number));
+        while self.finished.len() > MAX_FINISHED {
+            self.forget_oldest();
+        }
+    }
+
+    /// Removes the finished event that ended first and returns how many deliveries went with it.
+    fn forget_oldest(&mut self) -> u64 {
+        let Some((_, number)) = self.finished.pop_first() else { return 0 };
+        let Some(kept) = self.events.remove(&number) else { return 0 };
+        self.event_numbers.remove(&kept.event.id);
+        for id in &kept.deliveries {
+            self.deliveries.remove(id);
+        }
+        kept.deliveries.len() as u64
+    }
+
+    fn prune(&mut self, prune: Prune) -> Pruned {
+        let cutoff = prune.now.minus(prune.keep_for);
+        let mut bytes: u64 = self.events.values().map(|kept| kept.body.len() as u64).sum();
+        let mut pruned = Pruned::default();
+        while let Some((ended_at, number)) = self.finished.first()
+            && (*ended_at < cutoff || bytes > prune.max_bytes)
+        {
+            let size = self.events.get(number).map_or(0, |kept| kept.body.len() as u64);
+            bytes = bytes.saturating_sub(size);
+            pruned.events += 1;
+            pruned.deliveries += self.forget_oldest();
+        }
+        pruned
+    }
+
+    fn row(&self, queued: &Queued) -> Option<DeliveryRow> {
+        let event = &self.events.get(&queued.event)?.event;
+        let last = queued.attempts.values().next_back();
+        Some(DeliveryRow {
+            delivery: queued.delivery.clone(),
+            session_id: event.session_id.clone(),
+            agent: event.agent,
+            from: event.from,
+            to: event.to,
+            at: event.timestamp,
+            last_status: last.and_then(|a| a.status),
+            last_error: last.and_then(|a| a.error.clone()),
+        })
+    }
+
+    fn deliveries(&self, query: &DeliveryQuery) -> Page<DeliveryRow> {
+        let size = query.page_size();
+        let before = query.cursor.map_or(DeliveryId(i64::MAX), |c| c.0);
+        let rows = self
+            .deliveries
+            .range(..before)
+            .rev()
+            .filter_map(|(_, queued)| self.row(queued))
+            .filter(|row| query.endpoint.as_ref().is_none_or(|e| *e == row.delivery.endpoint))
+            .filter(|row| query.state.is_none_or(|s| s == row.delivery.state))
+            .filter(|row| query.session.as_ref().is_none_or(|s| *s == row.session_id))
+            .take(size + 1)
+            .collect();
+        Page::cut(rows, size, |row: &DeliveryRow| row.delivery.id)
+    }
+}
+
+impl AtEndpoint {
+    fn counts(&self, endpoint: &EndpointName) -> EndpointCounts {
+        EndpointCounts {
+            endpoint: endpoint.clone(),
+            pending: self.pending.len() as u64,
+            delivered: self.delivered,
+            failed: self.failed,
+            dead: self.dead,
+            cancelled: self.cancelled,
+            dropped: self.dropped,
+            last_status: self.last.as_ref().and_then(|a| a.status),
+            last_error: self.last.as_ref().and_then(|a| a.error.clone()),
+            last_attempt_at: self.last.as_ref().map(|a| a.started_at),
+            latency: percentiles(self.answers_ms.iter().copied().collect()),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn sessions(&self) -> Result<Vec<SessionState>, Error> {
+        Ok(self.tables()?.sessions.values().cloned().collect())
+    }
+
+    async fn record(&self, entries: Vec<Entry>) -> Result<Recorded, Error> {
+        let mut tables = self.tables()?;
+        let mut dropped = 0;
+        for entry in entries {
+            if let Some(state) = entry.state {
+                tables.sessions.insert(state.session_id.clone(), state);
+            }
+            if let Some(told) = entry.told {
+                dropped += tables.record(told);
+            }
+        }
+        Ok(Recorded { dropped })
+    }
+
+    async fn claim(
+        &self,
+        endpoint: &EndpointName,
+        now: Timestamp,
+        limit: usize,
+        lease_until: Timestamp,
+    ) -> Result<Vec<Claim>, Error> {
+        Ok(self.tables()?.claim(endpoint, now, limit, lease_until))
+    }
+
+    async fn settle(&self, settled: Vec<Settled>) -> Result<(), Error> {
+        let mut tables = self.tables()?;
+        for one in settled {
+            tables.settle(one);
+        }
+        Ok(())
+    }
+
+    async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), Error> {
+        self.tables()?.leases.drop_all(&deliveries);
+        Ok(())
+    }
+
+    async fn next_due(&self, endpoint: &EndpointName, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let mut tables = self.tables()?;
+        let Tables { endpoints, leases, .. } = &mut *tables;
+        let Some(at) = endpoints.get(endpoint) else { return Ok(None) };
+        leases.held(endpoint, now).next_due(at.pending.iter().map(|row| Ok(*row)))
+    }
+
+    async fn close_pending(
+        &self,
+        endpoint: &EndpointName,
+        ending: Ending,
+        at: Timestamp,
+    ) -> Result<u64, Error> {
+        let mut tables = self.tables()?;
+        let Some(pending) = tables.endpoints.get(endpoint).map(|e| e.pending.clone()) else { return Ok(0) };
+        for (_, id) in &pending {
+            tables.end(*id, ending.into(), at);
+        }
+        Ok(pending.len() as u64)
+    }
+
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow>, Error> {
+        Ok(self.tables()?.deliveries(&query))
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryDetail>, Error> {
+        let tables = self.tables()?;
+        Ok(tables.deliveries.get(&id).and_then(|queued| {
+            Some(DeliveryDetail {
+                row: tables.row(queued)?,
+                body: tables.events.get(&queued.event)?.body.clone(),
+                attempts: queued.attempts.values().cloned().collect(),
+            })
+        }))
+    }
+
+    async fn pending_endpoints(&self) -> Result<Vec<EndpointName>, Error> {
+        let tables = self.tables()?;
+        let with_work = tables.endpoints.iter().filter(|(_, at)| !at.pending.is_empty());
+        Ok(with_work.map(|(name, _)| name.clone()).collect())
+    }
+
+    async fn transitions(&self, session: &SessionId, limit: usize) -> Result<Vec<Event>, Error> {
+        let tables = self.tables()?;
+        let of_session = tables
+            .events
+            .values()
+            .rev()
+            .map(|kept| &kept.event)
+            .filter(|e| e.session_id == *session && e.event == EventKind::StateTransition);
+        let mut newest: Vec<Event> = of_session.take(limit).cloned().collect();
+        newest.reverse();
+        Ok(newest)
+    }
+
+    async fn endpoint_counts(&self) -> Result<Vec<EndpointCounts>, Error> {
+        Ok(self.tables()?.endpoints.iter().map(|(name, at)| at.counts(name)).collect())
+    }
+
+    async fn endpoint_status(&self, endpoint: &EndpointName) -> Result<Option<EndpointStatus>, Error> {
+        Ok(self.tables()?.endpoints.get(endpoint).and_then(|at| at.status.clone()))
+    }
+
+    async fn set_endpoint_status(
+        &self,
+        endpoint: &EndpointName,
+        status: Option<EndpointStatus>,
+    ) -> Result<(), Error> {
+        let mut tables = self.tables()?;
+        if status.is_some() {
+            tables.endpoints.entry(endpoint.clone()).or_default().status = status;
+        } else if let Some(at) = tables.endpoints.get_mut(endpoint) {
+            at.status = None;
+        }
+        Ok(())
+    }
+
+    async fn names(&self) -> Result<Vec<(SessionId, String)>, Error> {
+        Ok(self.tables()?.names.iter().map(|(id, name)| (id.clone(), name.clone())).collect())
+    }
+
+    async fn set_name(&self, session: &SessionId, name: Option<String>) -> Result<(), Error> {
+        let mut tables = self.tables()?;
+        match name {
+            Some(name) => tables.names.insert(session.clone(), name),
+            None => tables.names.remove(session),
+        };
+        Ok(())
+    }
+
+    async fn prune(&self, prune: Prune) -> Result<Pruned, Error> {
+        Ok(self.tables()?.prune(prune))
+    }
+
+    async fn totals(&self) -> Result<Totals, Error> {
+        let tables = self.tables()?;
+        let mut totals = Totals { events: tables.recorded, ..Totals::default() };
+        for at in tables.endpoints.values() {
+            totals.pending += at.pending.len() as u64;
+            totals.delivered += at.delivered;
+            totals.failed += at.failed;
+            totals.dead += at.dead;
+            totals.cancelled += at.cancelled;
+            totals.dropped += at.dropped;
+        }
+        Ok(totals)
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_closed = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! The engine on disk: one SQLite file in WAL mode.
+//!
+//! One thread writes and groups the writes of all callers into transactions (`writer`); one thread claims, and one
+//! reads for everybody else (`reader`), so that a long listing delays no delivery. Callers await their answers and
+//! never block.
+//!
+//! Deliberately absent: the process's own lock. Whoever opens the file twice gets no error and two sets of leases.
+
+mod browse;
+mod claim;
+mod failure;
+mod file;
+mod prune;
+mod reader;
+mod record;
+mod rows;
+mod schema;
+mod settle;
+mod tally;
+mod thread;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use ringback_model::{DeliveryId, EndpointName, Event, SessionId, SessionState, Timestamp};
+
+use self::reader::Reader;
+use self::record::Ready;
+use self::writer::Writer;
+use crate::leases::Leases;
+use crate::{
+    Claim, DeliveryDetail, DeliveryQuery, DeliveryRow, Ending, EndpointCounts, EndpointStatus, Entry, Error,
+    Page, Prune, Pruned, Recorded, Settled, Store, Totals,
+};
+
+/// A store on disk. Dropping it without [`Store::close`] finishes what was asked before, and blocks until then.
+pub struct SqliteStore {
+    // In the order of their ends: the writer's connection, closed last, empties and removes the log.
+    claims: Reader,
+    listings: Reader,
+    writer: Writer,
+    /// Touched by the claiming thread during a claim and by the writing thread after a commit; never while awaiting.
+    leases: Arc<Mutex<Leases>>,
+}
+
+impl SqliteStore {
+    /// Opens the file, making it (mode 0600) if there is none, and takes it to the newest schema. The directory
+    /// must be there and private. Blocks; costs the same with any number of rows.
+    ///
+    /// # Errors
+    /// [`Error::Exposed`] for a link or a file that others may read, [`Error::NewerSchema`], [`Error::Corrupt`];
+    /// in all three the file is left as it is. And whatever reading and writing can meet.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let path = file::prepare(path)?;
+        let writing = file::open_writer(&path)?;
+        let claims = Reader::start("store-claim", file::open_reader(&path)?)?;
+        let listings = Reader::start("store-read", file::open_reader(&path)?)?;
+        let writer = Writer::start(path, writing)?;
+        Ok(SqliteStore { claims, listings, writer, leases: Arc::default() })
+    }
+
+    async fn claiming<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&rusqlite::Connection, &mut Leases) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let leases = Arc::clone(&self.leases);
+        self.claims.read(move |conn| with(&leases, |leases| read(conn, leases))).await
+    }
+}
+
+/// A panic while the leases were locked leaves them whole: each change of them is one step.
+fn with<T>(leases: &Mutex<Leases>, work: impl FnOnce(&mut Leases) -> T) -> T {
+    work(&mut leases.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn sessions(&self) -> Result<Vec<SessionState>, Error> {
+        self.listings.read(browse::sessions).await
+    }
+
+    async fn record(&self, entries: Vec<Entry>) -> Result<Recorded, Error> {
+        if entries.is_empty() {
+            return Ok(Recorded::default());
+        }
+        let entries: Vec<Ready> = entries.into_iter().map(Ready::new).collect();
+        self.writer.write(|batch| batch.record(entries)).await
+    }
+
+    async fn claim(
+        &self,
+        endpoint: &EndpointName,
+        now: Timestamp,
+        limit: usize,
+        lease_until: Timestamp,
+    ) -> Result<Vec<Claim>, Error> {
+        let endpoint = endpoint.clone();
+        self.claiming(move |conn, leases| claim::claim(conn, leases, &endpoint, now, limit, lease_until))
+            .await
+    }
+
+    async fn settle(&self, settled: Vec<Settled>) -> Result<(), Error> {
+        if settled.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<DeliveryId> = settled.iter().map(|s| s.id).collect();
+        let leases = Arc::clone(&self.leases);
+        let committed = move || with(&leases, |leases| leases.drop_all(&ids));
+        self.writer.write_then(move |batch| batch.settle(&settled), committed).await
+    }
+
+    async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), Error> {
+        self.claiming(move |_, leases| {
+            leases.drop_all(&deliveries);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn next_due(&self, endpoint: &EndpointName, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let endpoint = endpoint.clone();
+        self.claiming(move |conn, leases| claim::next_due(conn, leases.held(&endpoint, now), &endpoint)).await
+    }
+
+    async fn close_pending(
+        &self,
+        endpoint: &EndpointName,
+        ending: Ending,
+        at: Timestamp,
+    ) -> Result<u64, Error> {
+        // What is recorded from now on is not meant.
+        let newest = self.listings.read(browse::newest_delivery).await?;
+        let mut closed = 0;
+        loop {
+            let endpoint = endpoint.clone();
+            let step =
+                self.writer.write(move |batch| batch.close_pending(endpoint.as_str(), ending, at, newest));
+            let (n, may_be_more) = step.await?;
+            closed += n;
+            if !may_be_more {
+                return Ok(closed);
+            }
+        }
+    }
+
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow>, Error> {
+        self.listings.read(move |conn| browse::deliveries(conn, &query)).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryDetail>, Error> {
+        self.listings.read(move |conn| browse::delivery(conn, id)).await
+    }
+
+    async fn pending_endpoints(&self) -> Result<Vec<EndpointName>, Error> {
+        self.listings.read(browse::pending_endpoints).await
+    }
+
+    async fn transitions(&self, session: &SessionId, limit: usize) -> Result<Vec<Event>, Error> {
+        let session = session.clone();
+        self.listings.read(move |conn| browse::transitions(conn, session.as_str(), limit)).await
+    }
+
+    async fn endpoint_counts(&self) -> Result<Vec<EndpointCounts>, Error> {
+        self.listings.read(browse::endpoint_counts).await
+    }
+
+    async fn endpoint_status(&self, endpoint: &EndpointName) -> Result<Option<EndpointStatus>, Error> {
+        let endpoint = endpoint.clone();
+        self.listings.read(move |conn| browse::endpoint_status(conn, endpoint.as_str())).await
+    }
+
+    async fn set_endpoint_status(
+        &self,
+        endpoint: &EndpointName,
+        status: Option<EndpointStatus>,
+    ) -> Result<(), Error> {
+        let endpoint = endpoint.clone();
+        self.writer.write(move |batch| batch.set_endpoint_status(endpoint.as_str(), status.as_ref())).await
+    }
+
+    async fn names(&self) -> Result<Vec<(SessionId, String)>, Error> {
+        self.listings.read(browse::names).await
+    }
+
+    async fn set_name(&self, session: &SessionId, name: Option<String>) -> Result<(), Error> {
+        let session = session.clone();
+        self.writer.write(move |batch| batch.set_name(session.as_str(), name.as_deref())).await
+    }
+
+    async fn prune(&self, prune: Prune) -> Result<Pruned, Error> {
+        let cutoff = prune.now.minus(prune.keep_for);
+        let mut pruned = Pruned::default();
+        let mut may_be_more = true;
+        while may_be_more {
+            let (some, more) = self.writer.write(move |batch| batch.prune(cutoff, prune.max_bytes)).await?;
+            pruned.events += some.events;
+            pruned.deliveries += some.deliveries;
+            may_be_more = more;
+        }
+        while self.writer.write(|batch| batch.vacuum()).await? {}
+        Ok(pruned)
+    }
+
+    async fn totals(&self) -> Result<Totals, Error> {
+        self.listings.read(browse::totals).await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.claims.stop().await;
+        self.listings.stop().await;
+        self.writer.stop().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! Writing what came of deliveries.
+
+use ringback_model::{Attempt, DeliveryState, Timestamp};
+use rusqlite::{OptionalExtension, Result, params};
+
+use super::rows::{integer, state_code};
+use super::writer::Batch;
+use crate::{Ending, Settled};
+
+/// How many deliveries one step of [`Batch::close_pending`] ends.
+const CLOSED_AT_ONCE: i64 = 500;
+
+impl Batch<'_> {
+    pub(super) fn settle(&mut self, settled: &[Settled]) -> Result<()> {
+        for one in settled {
+            self.settle_one(one)?;
+        }
+        Ok(())
+    }
+
+    fn settle_one(&mut self, settled: &Settled) -> Result<()> {
+        let id = settled.id.0;
+        let found = self
+            .conn
+            .prepare_cached("SELECT event, endpoint, state FROM delivery WHERE delivery = ?1")?
+            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        // It ended and was pruned while the attempt was under way.
+        let Some((event, endpoint, state)): Option<(i64, i64, i64)> = found else { return Ok(()) };
+
+        let number = settled.attempt.as_ref().map_or(0, |a| a.number);
+        if let Some(attempt) = &settled.attempt
+            && self.put_attempt(id, attempt)?
+        {
+            self.tally.attempted(endpoint, attempt);
+        }
+        if state != state_code(DeliveryState::Pending) {
+            self.conn
+                .prepare_cached("UPDATE delivery SET tries = max(tries, ?2) WHERE delivery = ?1")?
+                .execute(params![id, number])?;
+            return Ok(());
+        }
+
+        let next = settled.next;
+        let due_at =
+            if next.state == DeliveryState::Pending { next.due_at } else { settled.ended_at() }.as_millis();
+        self.conn
+            .prepare_cached(
+                "UPDATE delivery SET state = ?2, attempts = ?3, due_at = ?4, tries = max(tries, ?5)
+                 WHERE delivery = ?1",
+            )?
+            .execute(params![id, state_code(next.state), next.attempts, due_at, number])?;
+        if next.state != DeliveryState::Pending {
+            self.tally.moved(endpoint, next.state, 1);
+            self.finish_if_last(event, settled.ended_at())?;
+        }
+        Ok(())
+    }
+
+    /// Says whether the attempt is new.
+    fn put_attempt(&self, delivery: i64, attempt: &Attempt) -> Result<bool> {
+        let rows = self
+            .conn
+            .prepare_cached(
+                "INSERT INTO attempt (delivery, number, started_at, duration_ms, status, error, excerpt)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT (delivery, number) DO NOTHING",
+            )?
+            .execute(params![
+                delivery,
+                attempt.number,
+                attempt.started_at.as_millis(),
+                integer(attempt.duration_ms),
+                attempt.status,
+                attempt.error,
+                attempt.excerpt,
+            ])?;
+        Ok(rows == 1)
+    }
+
+    /// Ends the next pending deliveries of an endpoint, none with an id above `up_to`. Returns how many, and
+    /// whether there may be more.
+    pub(super) fn close_pending(
+        &mut self,
+        endpoint: &str,
+        ending: Ending,
+        at: Timestamp,
+        up_to: i64,
+    ) -> Result<(u64, bool)> {
+        let rows: Vec<(i64, i64, i64)> = self
+            .conn
+            .prepare_cached(
+                "SELECT delivery, event, endpoint FROM delivery INDEXED BY delivery_pending
+                 WHERE endpoint = (SELECT endpoint FROM endpoint WHERE name = ?1) AND state = 0
+                     AND delivery <= ?2
+                 LIMIT ?3",
+            )?
+            .query_map(params![endpoint, up_to, CLOSED_AT_ONCE], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?
+            .collect::<Result<_>>()?;
+        let mut close =
+            self.conn.prepare_cached("UPDATE delivery SET state = ?2, due_at = ?3 WHERE delivery = ?1")?;
+        for (delivery, event, endpoint) in &rows {
+            close.execute(params![delivery, state_code(ending.into()), at.as_millis()])?;
+            self.tally.moved(*endpoint, ending.into(), 1);
+            self.finish_if_last(*event, at)?;
+        }
+        Ok((rows.len() as u64, rows.len() as i64 == CLOSED_AT_ONCE))
+    }
+
+    fn finish_if_last(&self, event: i64, at: Timestamp) -> Result<()> {
+        let is_open: bool = self
+            .conn
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM delivery WHERE event = ?1 AND state = 0)")?
+            .query_row([event], |row| row.get(0))?;
+        if is_open { Ok(()) } else { self.finish(event, at) }
+    }
+
+    /// Puts an event where [`Batch::prune`] finds it.
+    pub(super) fn finish(&self, event: i64, at: Timestamp) -> Result<()> {
+        self.conn
+            .prepare_cached("INSERT OR REPLACE INTO finished (event, ended_at) VALUES (?1, ?2)")?
+            .execute(params![event, at.as_millis()])?;
+        Ok(())
+    }
+}

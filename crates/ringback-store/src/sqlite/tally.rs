@@ -1,0 +1,155 @@
+//! Counts, gathered over a transaction and written once per endpoint: a burst to one endpoint changes its row once,
+//! not once per event.
+
+use std::collections::HashMap;
+
+use ringback_model::{Attempt, DeliveryState, EndpointName, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Result, params};
+
+use super::rows::{integer, state_code};
+use crate::latency::WINDOW;
+
+/// Ids of the endpoints met so far. Must forget them when a transaction that may have made one is undone.
+#[derive(Default)]
+pub(super) struct Endpoints(HashMap<EndpointName, i64>);
+
+impl Endpoints {
+    /// Returns the id of an endpoint, giving one to a new endpoint.
+    pub(super) fn id(&mut self, conn: &Connection, name: &EndpointName) -> Result<i64> {
+        if let Some(id) = self.0.get(name) {
+            return Ok(*id);
+        }
+        let known = conn
+            .prepare_cached("SELECT endpoint FROM endpoint WHERE name = ?1")?
+            .query_row([name.as_str()], |row| row.get(0))
+            .optional()?;
+        let id = match known {
+            Some(id) => id,
+            None => conn
+                .prepare_cached("INSERT INTO endpoint (name) VALUES (?1) RETURNING endpoint")?
+                .query_row([name.as_str()], |row| row.get(0))?,
+        };
+        self.0.insert(name.clone(), id);
+        Ok(id)
+    }
+
+    /// Forgets all of them.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// What changes in the counts.
+#[derive(Default)]
+pub(super) struct Tally {
+    events: i64,
+    endpoints: HashMap<i64, Change>,
+}
+
+#[derive(Default)]
+struct Change {
+    /// By the number of the state.
+    states: [i64; 5],
+    answers_ms: Vec<u64>,
+    last: Option<Last>,
+}
+
+struct Last {
+    status: Option<u16>,
+    error: Option<String>,
+    started_at: Timestamp,
+}
+
+impl Tally {
+    /// Counts a new event.
+    pub(super) fn event(&mut self) {
+        self.events += 1;
+    }
+
+    /// Counts new pending deliveries.
+    pub(super) fn queued(&mut self, endpoint: i64) {
+        self.of(endpoint).states[slot(DeliveryState::Pending)] += 1;
+    }
+
+    /// Counts `n` pending deliveries that are now in another state.
+    pub(super) fn moved(&mut self, endpoint: i64, to: DeliveryState, n: i64) {
+        let states = &mut self.of(endpoint).states;
+        states[slot(DeliveryState::Pending)] -= n;
+        states[slot(to)] += n;
+    }
+
+    /// Counts an attempt.
+    pub(super) fn attempted(&mut self, endpoint: i64, attempt: &Attempt) {
+        let change = self.of(endpoint);
+        if attempt.status.is_some() {
+            change.answers_ms.push(attempt.duration_ms);
+        }
+        change.last = Some(Last {
+            status: attempt.status,
+            error: attempt.error.clone(),
+            started_at: attempt.started_at,
+        });
+    }
+
+    /// Adds what came later.
+    pub(super) fn add(&mut self, later: Tally) {
+        self.events += later.events;
+        for (endpoint, change) in later.endpoints {
+            let sum = self.of(endpoint);
+            for (sum, n) in sum.states.iter_mut().zip(change.states) {
+                *sum += n;
+            }
+            sum.answers_ms.extend(change.answers_ms);
+            sum.last = change.last.or(sum.last.take());
+        }
+    }
+
+    /// Writes all of it.
+    pub(super) fn write(self, conn: &Connection) -> Result<()> {
+        if self.events != 0 {
+            conn.prepare_cached("UPDATE tally SET events = events + ?1")?.execute([self.events])?;
+        }
+        for (endpoint, change) in self.endpoints {
+            change.write(conn, endpoint)?;
+        }
+        Ok(())
+    }
+
+    fn of(&mut self, endpoint: i64) -> &mut Change {
+        self.endpoints.entry(endpoint).or_default()
+    }
+}
+
+impl Change {
+    fn write(self, conn: &Connection, endpoint: i64) -> Result<()> {
+        let [pending, delivered, failed, dead, cancelled] = self.states;
+        let added = self.answers_ms.len() as i64;
+        let answers: i64 = conn
+            .prepare_cached(
+                "UPDATE endpoint SET pending = pending + ?2, delivered = delivered + ?3, failed = failed + ?4,
+                     dead = dead + ?5, cancelled = cancelled + ?6, answers = answers + ?7
+                 WHERE endpoint = ?1 RETURNING answers",
+            )?
+            .query_row(params![endpoint, pending, delivered, failed, dead, cancelled, added], |row| {
+                row.get(0)
+            })?;
+        if let Some(last) = self.last {
+            conn.prepare_cached(
+                "UPDATE endpoint SET last_status = ?2, last_error = ?3, last_attempt_at = ?4 WHERE endpoint = ?1",
+            )?
+            .execute(params![endpoint, last.status, last.error, last.started_at.as_millis()])?;
+        }
+        let mut put = conn.prepare_cached(
+            "INSERT OR REPLACE INTO latency (endpoint, place, duration_ms) VALUES (?1, ?2, ?3)",
+        )?;
+        let older = self.answers_ms.len().saturating_sub(WINDOW);
+        for (number, ms) in (answers - added..).zip(self.answers_ms).skip(older) {
+            put.execute(params![endpoint, number.rem_euclid(WINDOW as i64), integer(ms)])?;
+        }
+        Ok(())
+    }
+}
+
+fn slot(state: DeliveryState) -> usize {
+    state_code(state) as usize
+}

@@ -1,0 +1,319 @@
+//! The one connection that writes, on its own thread.
+//!
+//! Whatever waits when the thread looks becomes one transaction and so one fsync: a write costs its callers the
+//! same whether one of them is there or five hundred. Each write has a savepoint of its own, so that one that the
+//! database refuses does not fail the others. Answers go out after the commit.
+//!
+//! It knows nothing of what is written; see `record`, `settle` and `prune`.
+
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::failure::classify;
+use super::file;
+use super::tally::{Endpoints, Tally};
+use super::thread::{Message, Thread};
+use crate::Error;
+
+/// Writes that go into one transaction at most.
+const DRAIN: usize = 512;
+
+/// Run with the batch, or with the reason why there is none.
+type Write = Box<dyn FnOnce(Result<&mut Batch<'_>, Error>) -> Answer + Send>;
+/// Run after the commit with what went wrong with the whole transaction, if anything did.
+type Answer = Box<dyn FnOnce(Option<&Error>) + Send>;
+
+/// The other end of the writing thread.
+pub(super) struct Writer(Thread<Write>);
+
+impl Writer {
+    /// Starts the thread with an open connection to the file at `path`.
+    pub(super) fn start(path: PathBuf, conn: Connection) -> Result<Self, Error> {
+        let desk = Desk { path, conn: Some(conn), endpoints: Endpoints::default() };
+        Thread::start("store-write", move |jobs| desk.run(jobs)).map(Writer)
+    }
+
+    /// Runs one write, and returns after its commit.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.write_then(write, || ()).await
+    }
+
+    /// The same; `committed` is run between the commit and the answer.
+    pub(super) async fn write_then<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
+        committed: impl FnOnce() + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let job = move |batch: Result<&mut Batch<'_>, Error>| -> Answer {
+            let result = batch.and_then(|batch| batch.savepoint(write));
+            Box::new(move |failure| {
+                let result = match failure {
+                    Some(failure) => Err(failure.clone()),
+                    None => result.inspect(|_| committed()),
+                };
+                // Whoever asked may have gone.
+                let _ = reply.send(result);
+            })
+        };
+        self.0.send(Box::new(job)).await?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Finishes what was asked before, moves the log into the file and closes the connection.
+    pub(super) async fn stop(&self) {
+        self.0.stop().await;
+    }
+}
+
+/// A transaction in the making.
+pub(super) struct Batch<'c> {
+    /// The connection, inside a transaction and a savepoint.
+    pub(super) conn: &'c Connection,
+    /// Ids of endpoints.
+    pub(super) endpoints: &'c mut Endpoints,
+    /// What the write at hand counts.
+    pub(super) tally: Tally,
+    /// What the writes before it counted.
+    whole: Tally,
+    /// Why the whole transaction cannot be committed.
+    broken: Option<Error>,
+}
+
+impl Batch<'_> {
+    fn savepoint<T>(&mut self, write: impl FnOnce(&mut Self) -> rusqlite::Result<T>) -> Result<T, Error> {
+        self.tally = Tally::default();
+        let result = self.run("SAVEPOINT one").and_then(|()| write(self)).and_then(|value| {
+            self.run("RELEASE one")?;
+            Ok(value)
+        });
+        let error = match result {
+            Ok(value) => {
+                self.whole.add(std::mem::take(&mut self.tally));
+                return Ok(value);
+            }
+            Err(error) => classify(error),
+        };
+        // Only what the database refuses is this write's own trouble. After any other error the transaction may
+        // be gone already.
+        let undone = matches!(error, Error::Refused(_))
+            && !self.conn.is_autocommit()
+            && self.run("ROLLBACK TO one").and_then(|()| self.run("RELEASE one")).is_ok();
+        if undone {
+            self.endpoints.forget();
+        } else {
+            self.broken = Some(error.clone());
+        }
+        Err(error)
+    }
+
+    fn run(&self, sql: &str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute([]).map(|_| ())
+    }
+}
+
+/// Lives on the thread.
+struct Desk {
+    path: PathBuf,
+    /// `None` after an error that the connection may not have survived.
+    conn: Option<Connection>,
+    endpoints: Endpoints,
+}
+
+impl Desk {
+    fn run(mut self, mut jobs: mpsc::Receiver<Message<Write>>) {
+        let mut stop = None;
+        while stop.is_none()
+            && let Some(first) = jobs.blocking_recv()
+        {
+            let mut writes = Vec::new();
+            let mut message = Some(first);
+            while let Some(next) = message {
+                match next {
+                    Message::Job(write) => writes.push(write),
+                    Message::Stop(stopped) => {
+                        stop = Some(stopped);
+                        break;
+                    }
+                }
+                message = if writes.len() < DRAIN { jobs.try_recv().ok() } else { None };
+            }
+            if !writes.is_empty() {
+                self.transact(writes);
+            }
+        }
+        // The last connection to close moves the log into the file and removes it.
+        drop(self.conn.take());
+        if let Some(stopped) = stop {
+            let _ = stopped.send(());
+        }
+    }
+
+    fn transact(&mut self, writes: Vec<Write>) {
+        let mut writes = writes.into_iter();
+        let mut answers = Vec::with_capacity(writes.len());
+        let failure = self.try_transact(&mut writes, &mut answers).err();
+        if let Some(error) = &failure {
+            tracing::debug!(%error, "a transaction failed");
+            self.recover(error);
+            answers.extend(writes.map(|write| write(Err(error.clone()))));
+        }
+        for answer in answers {
+            answer(failure.as_ref());
+        }
+    }
+
+    fn try_transact(
+        &mut self,
+        writes: &mut impl Iterator<Item = Write>,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), Error> {
+        let conn = match &mut self.conn {
+            Some(conn) => conn,
+            closed => closed.insert(file::open_writer(&self.path)?),
+        };
+        let mut batch = Batch {
+            conn,
+            endpoints: &mut self.endpoints,
+            tally: Tally::default(),
+            whole: Tally::default(),
+            broken: None,
+        };
+        batch.run("BEGIN IMMEDIATE").map_err(classify)?;
+        for write in writes {
+            answers.push(write(Ok(&mut batch)));
+            if let Some(error) = batch.broken.take() {
+                return Err(error);
+            }
+        }
+        std::mem::take(&mut batch.whole).write(conn).map_err(classify)?;
+        batch.run("COMMIT").map_err(classify)
+    }
+
+    fn recover(&mut self, error: &Error) {
+        self.endpoints.forget();
+        if let Some(conn) = &self.conn {
+            let rolled_back = conn.is_autocommit() || conn.execute_batch("ROLLBACK").is_ok();
+            if !rolled_back || matches!(error, Error::Io(_) | Error::Corrupt(_)) {
+                self.conn = None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use ringback_model::EndpointName;
+    use rusqlite::ffi;
+
+    use super::*;
+    use crate::sqlite::SqliteStore;
+    use crate::{Store, Totals};
+
+    fn open(directory: &tempfile::TempDir) -> SqliteStore {
+        SqliteStore::open(&directory.path().join("ringback.db")).unwrap()
+    }
+
+    fn name(batch: &mut Batch<'_>, name: &str, size: usize) -> rusqlite::Result<()> {
+        let filler = "x".repeat(size);
+        batch.set_name(name, Some(&filler))
+    }
+
+    /// Runs `second` and `third` in one transaction: both wait while the thread is busy with a first one.
+    async fn together<A: Send + 'static, B: Send + 'static>(
+        store: &SqliteStore,
+        second: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<A> + Send + 'static,
+        third: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<B> + Send + 'static,
+    ) -> (Result<A, Error>, Result<B, Error>) {
+        let (open_gate, gate) = channel::<()>();
+        let (begin, begun) = oneshot::channel();
+        let first = store.writer.write(move |_| {
+            begin.send(()).unwrap();
+            gate.recv().unwrap();
+            Ok(())
+        });
+        let others = async {
+            begun.await.unwrap();
+            tokio::join!(store.writer.write(second), store.writer.write(third), async {
+                open_gate.send(()).unwrap();
+            })
+        };
+        let (first, (second, third, ())) = tokio::join!(first, others);
+        assert_eq!(first, Ok(()));
+        (second, third)
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_refused_does_not_fail_the_others_of_its_transaction() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        let endpoint = EndpointName::new("e");
+        let known = endpoint.clone();
+        let refused = move |batch: &mut Batch<'_>| {
+            let id = batch.endpoints.id(batch.conn, &known)?;
+            batch.tally.event();
+            batch.tally.queued(id);
+            let orphan = "INSERT INTO delivery (event, endpoint, state, attempts, tries, due_at)
+                VALUES (777, ?1, 0, 0, 0, 0)";
+            batch.conn.execute(orphan, [id])
+        };
+        let (refused, written) = together(&store, refused, |batch| {
+            // The endpoint that the refused write made is gone again, and so is the memory of it.
+            let id = batch.endpoints.id(batch.conn, &EndpointName::new("e"))?;
+            batch.tally.queued(id);
+            name(batch, "a", 1)
+        })
+        .await;
+        assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+        assert_eq!(written, Ok(()));
+        assert_eq!(store.names().await.unwrap().len(), 1);
+        let totals = Totals { pending: 1, ..Totals::default() };
+        assert_eq!(store.totals().await, Ok(totals), "what the refused write counted counts");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_fails_the_whole_transaction_and_writing_goes_on_when_there_is_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        let limit = |pages: u64| {
+            store.writer.write(move |batch| {
+                batch.conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+            })
+        };
+        limit(60).await.unwrap();
+        let (small, big) =
+            together(&store, |batch| name(batch, "a", 1), |batch| name(batch, "b", 1 << 20)).await;
+        assert_eq!((small, big), (Err(Error::Full), Err(Error::Full)));
+        assert_eq!(store.names().await, Ok(vec![]));
+        limit(1 << 20).await.unwrap();
+        store.writer.write(|batch| name(batch, "b", 1 << 20)).await.unwrap();
+        assert_eq!(store.names().await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn after_an_input_output_error_the_file_is_opened_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        let failing = |batch: &mut Batch<'_>| -> rusqlite::Result<()> {
+            name(batch, "lost", 1)?;
+            Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), None))
+        };
+        assert!(matches!(store.writer.write(failing).await, Err(Error::Io(_))));
+        // The settings are the connection's and must be made again.
+        let settings = store.writer.write(|batch| {
+            name(batch, "kept", 1)?;
+            let of = |name| batch.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+            Ok((of("synchronous")?, of("foreign_keys")?, of("auto_vacuum")?))
+        });
+        assert_eq!(settings.await, Ok((2, 1, 2)), "FULL, ON, INCREMENTAL");
+        let names = store.names().await.unwrap();
+        assert_eq!(names.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["kept"]);
+    }
+}

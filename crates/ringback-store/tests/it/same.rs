@@ -1,0 +1,204 @@
+//! Both engines answer any sequence of calls alike: the one in memory is the model of the one on disk.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use ringback_model::delivery::Next;
+use ringback_model::{Activity, Agent, DeliveryState, SessionId, SessionState};
+use ringback_store::contract::{attempt, endpoint, event, t, told};
+use ringback_store::{
+    Claim, DeliveryQuery, Ending, EndpointStatus, Entry, MemoryStore, Prune, Settled, Store,
+};
+
+use crate::open;
+
+const ENDPOINTS: [&str; 3] = ["a", "b", "c"];
+
+#[derive(Clone, Debug)]
+enum Call {
+    /// Event `n`, maybe not for the first time, to the endpoints in the mask.
+    Record {
+        events: Vec<(u64, u8)>,
+    },
+    Claim {
+        at: usize,
+        limit: usize,
+        lease_ms: i64,
+    },
+    /// The `which`-th claim so far.
+    Settle {
+        which: usize,
+        state: DeliveryState,
+        with_attempt: bool,
+        wait_ms: i64,
+    },
+    Release {
+        which: usize,
+    },
+    Close {
+        at: usize,
+        ending: Ending,
+    },
+    Disable {
+        at: usize,
+        is_disabled: bool,
+    },
+    Name {
+        session: u8,
+        name: Option<String>,
+    },
+    Prune {
+        keep_ms: u64,
+        is_full: bool,
+    },
+    Wait {
+        ms: i64,
+    },
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    let at = 0..ENDPOINTS.len();
+    prop_oneof![
+        4 => prop::collection::vec((1..40u64, 0..8u8), 1..5).prop_map(|events| Call::Record { events }),
+        4 => (at.clone(), 0..5usize, 0..200i64)
+            .prop_map(|(at, limit, lease_ms)| Call::Claim { at, limit, lease_ms }),
+        6 => (0..100usize, prop::sample::select(DeliveryState::ALL), any::<bool>(), 0..100i64).prop_map(
+            |(which, state, with_attempt, wait_ms)| Call::Settle { which, state, with_attempt, wait_ms }
+        ),
+        1 => (0..100usize).prop_map(|which| Call::Release { which }),
+        1 => (at.clone(), prop::sample::select(vec![Ending::Cancelled, Ending::Dead]))
+            .prop_map(|(at, ending)| Call::Close { at, ending }),
+        1 => (at, any::<bool>()).prop_map(|(at, is_disabled)| Call::Disable { at, is_disabled }),
+        1 => (0..3u8, prop::option::of("[a-c]{0,3}"))
+            .prop_map(|(session, name)| Call::Name { session, name }),
+        1 => (0..300u64, any::<bool>()).prop_map(|(keep_ms, is_full)| Call::Prune { keep_ms, is_full }),
+        3 => (0..100i64).prop_map(|ms| Call::Wait { ms }),
+    ]
+}
+
+/// Drives one store; everything it answers goes into `seen`.
+struct Drive<'a> {
+    store: &'a dyn Store,
+    now: i64,
+    claims: Vec<Claim>,
+    seen: Vec<String>,
+}
+
+impl Drive<'_> {
+    async fn run(store: &dyn Store, calls: &[Call]) -> Vec<String> {
+        let mut drive = Drive { store, now: 1000, claims: Vec::new(), seen: Vec::new() };
+        for call in calls {
+            drive.call(call).await;
+            drive.look().await;
+        }
+        drive.seen
+    }
+
+    fn saw(&mut self, what: impl std::fmt::Debug) {
+        self.seen.push(format!("{what:?}"));
+    }
+
+    fn claimed(&self, which: usize) -> Option<Claim> {
+        (!self.claims.is_empty()).then(|| self.claims[which % self.claims.len()].clone())
+    }
+
+    async fn call(&mut self, call: &Call) {
+        let (store, now) = (self.store, self.now);
+        match call {
+            Call::Record { events } => {
+                let entries = events.iter().map(|(n, mask)| record(*n, *mask, now)).collect();
+                self.saw(store.record(entries).await);
+            }
+            Call::Claim { at, limit, lease_ms } => {
+                let claims =
+                    store.claim(&endpoint(ENDPOINTS[*at]), t(now), *limit, t(now + lease_ms)).await.unwrap();
+                self.saw(&claims);
+                self.claims.extend(claims);
+            }
+            Call::Settle { which, state, with_attempt, wait_ms } => {
+                let Some(Claim { delivery, tries, .. }) = self.claimed(*which) else { return };
+                let status = (*state != DeliveryState::Dead).then_some(200);
+                let next = Next { state: *state, attempts: delivery.attempts + 1, due_at: t(now + wait_ms) };
+                let attempt = with_attempt.then(|| attempt(tries + 1, now, status));
+                self.saw(store.settle(vec![Settled { id: delivery.id, attempt, next }]).await);
+            }
+            Call::Release { which } => {
+                let ids = self.claimed(*which).into_iter().map(|c| c.delivery.id).collect();
+                self.saw(store.release(ids).await);
+            }
+            Call::Close { at, ending } => {
+                self.saw(store.close_pending(&endpoint(ENDPOINTS[*at]), *ending, t(now)).await);
+            }
+            Call::Disable { at, is_disabled } => {
+                let status = is_disabled.then(|| EndpointStatus {
+                    disabled_at: t(now),
+                    reason: "410".to_owned(),
+                    entry_fingerprint: "f".to_owned(),
+                });
+                self.saw(store.set_endpoint_status(&endpoint(ENDPOINTS[*at]), status).await);
+            }
+            Call::Name { session, name } => {
+                self.saw(store.set_name(&SessionId::new(format!("s{session}")), name.clone()).await);
+            }
+            Call::Prune { keep_ms, is_full } => {
+                let max_bytes = if *is_full { 0 } else { u64::MAX };
+                let prune = Prune { now: t(now), keep_for: Duration::from_millis(*keep_ms), max_bytes };
+                self.saw(store.prune(prune).await);
+            }
+            Call::Wait { ms } => self.now += ms,
+        }
+    }
+
+    async fn look(&mut self) {
+        let store = self.store;
+        for name in ENDPOINTS.map(endpoint) {
+            self.saw(store.next_due(&name, t(self.now)).await);
+            self.saw(store.endpoint_status(&name).await);
+        }
+        self.saw(store.sessions().await);
+        self.saw(store.names().await);
+        self.saw(store.pending_endpoints().await);
+        self.saw(store.endpoint_counts().await);
+        self.saw(store.totals().await);
+        self.saw(store.transitions(&SessionId::new("s"), 3).await);
+        let page = store.deliveries(DeliveryQuery::default()).await.unwrap();
+        if let Some(row) = page.items.last() {
+            self.saw(store.delivery(row.delivery.id).await);
+        }
+        self.saw(page);
+        let dead = DeliveryQuery { state: Some(DeliveryState::Dead), limit: 2, ..DeliveryQuery::default() };
+        self.saw(store.deliveries(dead).await);
+    }
+}
+
+fn record(n: u64, mask: u8, now: i64) -> Entry {
+    let to: Vec<&str> =
+        ENDPOINTS.iter().enumerate().filter(|(i, _)| mask & (1 << i) != 0).map(|(_, e)| *e).collect();
+    let state = SessionState {
+        session_id: event(n, "s").session_id,
+        agent: Agent::Pi,
+        activity: Activity::ALL[n as usize % Activity::ALL.len()],
+        reason: None,
+        since: t(now),
+        sequence: n,
+        last_event: None,
+    };
+    Entry { state: Some(state), ..told(n, now, &to) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn both_engines_answer_alike(calls in prop::collection::vec(call(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let on_disk = open(directory.path());
+        let (memory, sqlite) = runtime.block_on(async {
+            (Drive::run(&MemoryStore::new(), &calls).await, Drive::run(&on_disk, &calls).await)
+        });
+        for (memory, sqlite) in memory.iter().zip(&sqlite) {
+            prop_assert_eq!(memory, sqlite);
+        }
+        prop_assert_eq!(memory.len(), sqlite.len());
+    }
+}
