@@ -1,0 +1,261 @@
+//! The one HTTP client of the process: one attempt in, one [`Reply`] out.
+//!
+//! It follows no redirect, obeys no proxy of the environment, decompresses nothing and repeats nothing that the
+//! receiver may have seen. It does not know events, signatures or what a status means.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{LOCATION, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Response, Url};
+use ringback_model::delivery::{Answer, Reply};
+use ringback_model::{Failure, Timestamp};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::Instant;
+
+use crate::failure;
+use crate::redact::Hidden;
+use crate::resolve::SystemResolver;
+
+/// How much of a response's body is read; at this point the connection is dropped and the status counts.
+pub const BODY_LIMIT: usize = 64 * 1024;
+/// How much of a response's body is kept, in bytes.
+pub const EXCERPT_LIMIT: usize = 1024;
+
+/// Longest `Location` that is kept, in bytes.
+const LOCATION_LIMIT: usize = 512;
+/// Read further than the excerpt, so that a credential that straddles its end is recognised and masked.
+const HEAD_LIMIT: usize = 4 * EXCERPT_LIMIT;
+/// Idle connections kept to one receiver.
+const IDLE_PER_HOST: usize = 16;
+/// Shorter than the shortest keep-alive in common use (five seconds, Node.js): we hang up first, so that no attempt
+/// is lost to a connection that the receiver closes at the same instant.
+const IDLE_FOR: Duration = Duration::from_secs(4);
+
+/// Sends attempts. Clones are cheap and share the idle connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+}
+
+/// The client cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The TLS library refuses its own defaults.
+    #[error("tls: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The HTTP library cannot start.
+    #[error("http client: {0}")]
+    Http(#[from] reqwest::Error),
+}
+
+impl Client {
+    /// A client that trusts the platform's certificate authorities, or those in the PEM file that the environment
+    /// variable `SSL_CERT_FILE` names. Reads files; to be called once, at start.
+    ///
+    /// # Errors
+    ///
+    /// The TLS or HTTP library cannot be set up. A machine without certificate authorities is no error: plain http
+    /// works there, and https says what is wrong.
+    pub fn new() -> Result<Self, Error> {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(%error, "certificate authorities of the platform: one source cannot be read");
+        }
+        let mut roots = RootCertStore::empty();
+        let (added, ignored) = roots.add_parsable_certificates(found.certs);
+        if added == 0 {
+            tracing::warn!(ignored, "no certificate authorities found; https endpoints will fail");
+        }
+        Client::with_roots(roots)
+    }
+
+    /// A client that trusts exactly these certificate authorities.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::new`].
+    pub fn with_roots(roots: RootCertStore) -> Result<Self, Error> {
+        // The provider is named here, so that nothing depends on a process-wide default.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        #[expect(clippy::disallowed_methods, reason = "this is the one guarded client")]
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .dns_resolver(SystemResolver)
+            .redirect(Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .http1_only()
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(IDLE_PER_HOST)
+            .pool_idle_timeout(IDLE_FOR)
+            .build()?;
+        Ok(Client { http })
+    }
+
+    /// Makes one attempt: POSTs `body` with `headers` to `url` and reads the answer, all within `timeout`.
+    ///
+    /// Credentials in the URL become a `Basic` authorization. `now` is the time of the attempt, to which a
+    /// `Retry-After` date is compared. What is kept of the answer (excerpt, location, error texts) has control
+    /// characters escaped and holds no credential of the URL.
+    ///
+    /// Dropping the future ends the attempt and its connection.
+    pub async fn send(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        timeout: Duration,
+        now: Timestamp,
+    ) -> Reply {
+        let Ok(url) = Url::parse(url) else {
+            return Err(Failure::Broken("the endpoint's url is not valid".to_owned()));
+        };
+        let hidden = Hidden::of(&url);
+        let began = Instant::now();
+        let exchange = async {
+            let response = self.http.post(url.clone()).headers(headers).body(body).send().await?;
+            read(response, &url, &hidden, began, now).await
+        };
+        match tokio::time::timeout(timeout, exchange).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(failure::classify(&error, &hidden)),
+            Err(_elapsed) => Err(Failure::Timeout),
+        }
+    }
+}
+
+async fn read(
+    mut response: Response,
+    url: &Url,
+    hidden: &Hidden,
+    began: Instant,
+    now: Timestamp,
+) -> Result<Answer, reqwest::Error> {
+    let answered_at = now.plus(began.elapsed());
+    let status = response.status();
+    let headers = response.headers();
+    let mut answer = Answer {
+        status: status.as_u16(),
+        retry_after: retry_after(headers, answered_at),
+        disable: wants_no_more(headers),
+        location: if status.is_redirection() { location(headers, url, hidden) } else { None },
+        excerpt: String::new(),
+    };
+    let mut head = Vec::new();
+    let mut seen = 0;
+    while seen < BODY_LIMIT
+        && let Some(chunk) = response.chunk().await?
+    {
+        seen = seen.saturating_add(chunk.len());
+        let wanted = chunk.len().min(HEAD_LIMIT - head.len());
+        head.extend_from_slice(&chunk[..wanted]);
+    }
+    answer.excerpt = hidden.clean(&String::from_utf8_lossy(&head), EXCERPT_LIMIT);
+    Ok(answer)
+}
+
+/// `Retry-After` as a wait from `now`: whole seconds, or an HTTP date (RFC 9110, 10.2.3). A date in the past is no
+/// wait; anything else is as if it were not there.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        // A number too large to hold is as good as forever: the rules cap it.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(value).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_millis(0).plus(date).since(now))
+}
+
+/// Whether the receiver says `webhook-delivery: disable`.
+fn wants_no_more(headers: &HeaderMap) -> bool {
+    headers
+        .get_all("webhook-delivery")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.trim().eq_ignore_ascii_case("disable"))
+}
+
+/// The redirect's target, without what could be a credential in it: users, query and fragment go.
+fn location(headers: &HeaderMap, url: &Url, hidden: &Hidden) -> Option<String> {
+    let raw = String::from_utf8_lossy(headers.get(LOCATION)?.as_bytes());
+    let mut target = match url.join(&raw) {
+        Ok(target) => target,
+        Err(_) => return Some("(not a url)".to_owned()),
+    };
+    // Both fail only for a URL that cannot have a user.
+    let _ = target.set_username("");
+    let _ = target.set_password(None);
+    target.set_query(None);
+    target.set_fragment(None);
+    Some(hidden.clean(target.as_str(), LOCATION_LIMIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn wait(value: &'static str) -> Option<Duration> {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
+        // Sun, 06 Nov 1994 08:49:07 GMT
+        retry_after(&headers, Timestamp::from_millis(784_111_747_000))
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(wait("120"), Some(Duration::from_secs(120)));
+        assert_eq!(wait(" 0 "), Some(Duration::ZERO));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::from_secs(30)));
+        assert_eq!(wait("Sunday, 06-Nov-94 08:49:37 GMT"), Some(Duration::from_secs(30)));
+        assert_eq!(wait("Sun Nov  6 08:49:37 1994"), Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_date_in_the_past_is_no_wait() {
+        assert_eq!(wait("Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_number_beyond_all_measure_is_kept_for_the_rules_to_cap() {
+        assert_eq!(wait("99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
+    }
+
+    #[test]
+    fn what_is_neither_is_as_if_it_were_not_there() {
+        for value in ["", "soon", "-1", "1.5", "1e3", "+3"] {
+            assert_eq!(wait(value), None, "{value}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), Timestamp::from_millis(0)), None);
+    }
+
+    fn shown(url: &str, location_header: &str) -> Option<String> {
+        let url: Url = url.parse().unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(LOCATION, HeaderValue::from_str(location_header).unwrap());
+        location(&headers, &url, &Hidden::of(&url))
+    }
+
+    #[test]
+    fn a_location_is_shown_absolute_and_without_credentials() {
+        let url = "https://h.example/in/0123456789abcdef?key=0123456789";
+        assert_eq!(shown(url, "/else").as_deref(), Some("https://h.example/else"));
+        assert_eq!(
+            shown(url, "https://a:b@other.example/x?y=z#f").as_deref(),
+            Some("https://other.example/x")
+        );
+        assert_eq!(
+            shown(url, "https://www.h.example/in/0123456789abcdef?key=0123456789").as_deref(),
+            Some("https://www.h.example/in/***")
+        );
+        assert_eq!(shown(url, "http://[").as_deref(), Some("(not a url)"));
+    }
+}

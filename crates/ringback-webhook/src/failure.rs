@@ -1,0 +1,74 @@
+//! From the HTTP library's error to the contract's word for it. The library's own texts may hold the URL, so only
+//! its causes are read.
+
+use std::error::Error;
+use std::io;
+
+use ringback_model::Failure;
+
+use crate::redact::Hidden;
+use crate::resolve::ResolveError;
+
+/// Longest text of a failure.
+const TEXT_BYTES: usize = 200;
+
+/// Says why an attempt got no answer.
+pub(crate) fn classify(error: &reqwest::Error, hidden: &Hidden) -> Failure {
+    let text = |error: &dyn Error| hidden.clean(&error.to_string(), TEXT_BYTES);
+    let causes = causes(error);
+    for cause in &causes {
+        if let Some(error) = cause.downcast_ref::<ResolveError>() {
+            return Failure::Dns(text(error));
+        }
+        if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+            return Failure::Tls(text(error));
+        }
+    }
+    for cause in &causes {
+        if let Some(io) = cause.downcast_ref::<io::Error>()
+            && let Some(failure) = from_kind(io.kind(), error.is_connect())
+        {
+            return failure;
+        }
+    }
+    match causes.last() {
+        Some(root) => Failure::Broken(text(*root)),
+        None => Failure::Broken("the request could not be made".to_owned()),
+    }
+}
+
+fn from_kind(kind: io::ErrorKind, connecting: bool) -> Option<Failure> {
+    match kind {
+        io::ErrorKind::ConnectionRefused => Some(Failure::Refused),
+        // The kernel gave up before we did.
+        io::ErrorKind::TimedOut => Some(Failure::Timeout),
+        io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkDown
+        // No address of ours can talk to that one: a family that is switched off.
+        | io::ErrorKind::AddrNotAvailable => Some(Failure::Unreachable(kind.to_string())),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
+            Some(Failure::Broken(kind.to_string()))
+        }
+        // TCP has no end of stream before it is connected: this is the handshake above it.
+        io::ErrorKind::UnexpectedEof if connecting => {
+            Some(Failure::Tls("connection closed during the handshake".to_owned()))
+        }
+        _ => None,
+    }
+}
+
+/// Everything below the library's own error, outermost first. `io::Error` passes over the error it wraps, so that
+/// one is looked up by hand.
+fn causes(error: &reqwest::Error) -> Vec<&(dyn Error + 'static)> {
+    let mut causes: Vec<&(dyn Error + 'static)> = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        causes.push(cause);
+        next = match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => cause.source(),
+        };
+    }
+    causes
+}

@@ -1,0 +1,100 @@
+//! What of a receiver's words may be kept: no control characters, and nothing of the endpoint's URL that could be a
+//! credential. Receivers do echo the URL: a redirect to the same path, a page that says "cannot POST /path".
+
+use std::fmt::Write as _;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+use reqwest::Url;
+
+/// The parts of one URL that are not repeated anywhere, as written and percent-decoded: user, password, the `Basic`
+/// authorization made of them, and every path segment and query part of at least [`SHORTEST`] characters. Shorter
+/// ones are no credentials, and hiding them would spoil unrelated words.
+pub(crate) struct Hidden(Vec<String>);
+
+const SHORTEST: usize = 8;
+const MASK: &str = "***";
+
+impl Hidden {
+    /// Collects the parts.
+    pub(crate) fn of(url: &Url) -> Self {
+        let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        let words = url.path().split('/').chain(url.query().unwrap_or("").split(['&', '=']));
+        let mut parts: Vec<String> = words
+            .filter(|part| part.len() >= SHORTEST)
+            .flat_map(|part| [part.to_owned(), decoded(part)])
+            .collect();
+        // Whatever their length: whoever gave a password meant it.
+        let (user, password) = (url.username(), url.password().unwrap_or(""));
+        if !user.is_empty() || !password.is_empty() {
+            parts.push(STANDARD.encode(format!("{}:{}", decoded(user), decoded(password))));
+            parts.extend([user.to_owned(), decoded(user), password.to_owned(), decoded(password)]);
+        }
+        parts.retain(|part| !part.is_empty());
+        // A part may contain another; the longest goes first or its rest would stay.
+        parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
+        Hidden(parts)
+    }
+
+    /// The text as it may be kept: hidden parts masked, control characters escaped, at most `bytes` long.
+    pub(crate) fn clean(&self, text: &str, bytes: usize) -> String {
+        let mut text = text.to_owned();
+        for part in &self.0 {
+            text = text.replace(part.as_str(), MASK);
+        }
+        let mut cleaned = String::new();
+        for c in text.chars() {
+            let before = cleaned.len();
+            if c.is_control() {
+                // Writing to a string cannot fail.
+                let _ = write!(cleaned, "{}", c.escape_default());
+            } else {
+                cleaned.push(c);
+            }
+            if cleaned.len() > bytes {
+                cleaned.truncate(before);
+                break;
+            }
+        }
+        cleaned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str, text: &str, want: &str) {
+        assert_eq!(Hidden::of(&url.parse().unwrap()).clean(text, 1024), want);
+    }
+
+    #[test]
+    fn long_parts_of_the_url_are_masked_and_short_ones_are_not() {
+        check("http://h/in/XXXXXXXXXXXXXXXX", "Cannot POST /in/XXXXXXXXXXXXXXXX", "Cannot POST /in/***");
+        check("http://h/?token=0123456789&a=b", "no 0123456789, a=b", "no ***, a=b");
+    }
+
+    #[test]
+    fn user_and_password_are_masked_whatever_their_length() {
+        check("http://bob:pw1@h/", "hello bob, pw1 is wrong", "hello ***, *** is wrong");
+    }
+
+    #[test]
+    fn an_echoed_authorization_and_a_decoded_password_are_masked() {
+        check("http://bob:p%40ss@h/", "p@ss p%40ss Basic Ym9iOnBAc3M=", "*** *** Basic ***");
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        check("http://h/", "a\nb\u{1b}[31m\u{9b}\u{0}", "a\\nb\\u{1b}[31m\\u{9b}\\u{0}");
+    }
+
+    #[test]
+    fn the_result_ends_at_a_whole_character_within_its_bound() {
+        let hidden = Hidden::of(&"http://h/".parse().unwrap());
+        assert_eq!(hidden.clean("ab\u{20ac}", 4), "ab");
+        assert_eq!(hidden.clean("ab\n", 3), "ab");
+        assert_eq!(hidden.clean("abc", 3), "abc");
+    }
+}

@@ -1,0 +1,78 @@
+//! The headers of a delivery (outbound.md, "Request").
+
+use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue};
+use ringback_model::event::EventKind;
+use ringback_model::{EventId, Timestamp};
+
+use crate::sign::{self, Key};
+
+/// Name of the header with the kind of event.
+pub const EVENT: &str = "x-lazyagent-event";
+/// Name of the header with the event's id.
+pub const DELIVERY: &str = "x-lazyagent-delivery";
+/// Name of the header with the lazyagent signature.
+pub const LAZYAGENT_SIGNATURE: &str = "x-lazyagent-signature";
+/// Name of the Standard Webhooks header with the event's id.
+pub const ID: &str = "webhook-id";
+/// Name of the Standard Webhooks header with the attempt's time in Unix seconds.
+pub const TIMESTAMP: &str = "webhook-timestamp";
+/// Name of the Standard Webhooks header with the signatures.
+pub const SIGNATURE: &str = "webhook-signature";
+/// Name of the header with the attempt's number, from 1.
+pub const ATTEMPT: &str = "x-ringback-attempt";
+
+/// The `User-Agent` of every request.
+pub const AGENT: &str = concat!("ringback/", env!("CARGO_PKG_VERSION"));
+
+/// One attempt to deliver one event.
+#[derive(Clone, Copy, Debug)]
+pub struct Post<'a> {
+    /// The endpoint's secrets, newest first; empty = unsigned.
+    pub keys: &'a [Key],
+    /// The event.
+    pub event_id: EventId,
+    /// What kind of event.
+    pub kind: EventKind,
+    /// The exact bytes that go on the wire.
+    pub body: &'a [u8],
+    /// 1-based.
+    pub attempt: u32,
+    /// When this attempt is made.
+    pub at: Timestamp,
+}
+
+impl Post<'_> {
+    /// The full header set. Without a secret there is no signature and no `webhook-*` header.
+    pub fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(9);
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(EVENT, HeaderValue::from_static(kind_name(self.kind)));
+        headers.insert(DELIVERY, text(&self.event_id.to_string()));
+        headers.insert(ATTEMPT, HeaderValue::from(self.attempt));
+        if let Some(signature) = sign::lazyagent(self.keys, self.body) {
+            headers.insert(LAZYAGENT_SIGNATURE, text(&signature));
+        }
+        let id = self.event_id.to_string();
+        if let Some(signatures) = sign::standard(self.keys, &id, self.at.as_seconds(), self.body) {
+            headers.insert(ID, text(&id));
+            headers.insert(TIMESTAMP, HeaderValue::from(self.at.as_seconds()));
+            headers.insert(SIGNATURE, text(&signatures));
+        }
+        headers
+    }
+}
+
+/// The same word as the body's `event`.
+fn kind_name(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::StateTransition => "state_transition",
+        EventKind::Ping => "ping",
+    }
+}
+
+#[expect(clippy::expect_used, reason = "ids, hex and base64 are ASCII without control characters")]
+fn text(value: &str) -> HeaderValue {
+    HeaderValue::from_str(value).expect("a UUID, hex or base64 is a legal header value")
+}

@@ -1,0 +1,86 @@
+//! Names to addresses, through the system's resolver. Every connection of the client asks here, so whatever is to be
+//! said about an address is said in this file.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// `getaddrinfo`, off the event loop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SystemResolver;
+
+/// The name has no address right now.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResolveError {
+    /// The resolver said so.
+    #[error("{0}")]
+    Lookup(io::Error),
+    /// The resolver's answer was empty.
+    #[error("the name has no address")]
+    NoAddress,
+}
+
+impl Resolve for SystemResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            // The port is a placeholder: the connector puts the URL's in its place.
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(ResolveError::Lookup)?;
+            let addresses = without_unroutable(found.collect(), has_route);
+            if addresses.is_empty() {
+                return Err(ResolveError::NoAddress.into());
+            }
+            let addresses: Addrs = Box::new(addresses.into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
+/// Leaves out addresses that this machine has no route to, if there are others. The connector reports the error of
+/// the last address it tried: on a machine without IPv6, a refusal over IPv4 must not look like a missing route,
+/// which would cost the endpoint no attempt.
+fn without_unroutable(
+    addresses: Vec<SocketAddr>,
+    has_route: impl Fn(&SocketAddr) -> bool,
+) -> Vec<SocketAddr> {
+    let routable: Vec<SocketAddr> = addresses.iter().copied().filter(has_route).collect();
+    if routable.is_empty() { addresses } else { routable }
+}
+
+/// Connecting a UDP socket sends nothing; it only asks the routing table.
+fn has_route(address: &SocketAddr) -> bool {
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+        SocketAddr::V6(_) => ([0u16; 8], 0).into(),
+    };
+    // The port does not matter for the route, but zero is not accepted everywhere.
+    let mut target = *address;
+    target.set_port(9);
+    UdpSocket::bind(any).and_then(|socket| socket.connect(target)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses() -> (SocketAddr, SocketAddr) {
+        (([192, 0, 2, 1], 0).into(), ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 0).into())
+    }
+
+    #[test]
+    fn an_address_without_a_route_is_left_out_when_there_is_another() {
+        let (v4, v6) = addresses();
+        assert_eq!(without_unroutable(vec![v4, v6], |a| a.is_ipv4()), [v4]);
+    }
+
+    #[test]
+    fn without_any_route_the_connector_gets_all_addresses_and_says_so() {
+        let (v4, v6) = addresses();
+        assert_eq!(without_unroutable(vec![v4, v6], |_| false), [v4, v6]);
+    }
+
+    #[test]
+    fn there_is_a_route_to_this_machine() {
+        assert!(has_route(&([127, 0, 0, 1], 0).into()));
+    }
+}

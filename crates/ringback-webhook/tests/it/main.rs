@@ -1,0 +1,17 @@
+//! The contract of the wire, sentence by sentence, over real loopback sockets.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a broken fixture ends the test, in helpers too"
+)]
+
+mod client;
+mod conformance;
+mod documentation;
+mod environment;
+mod receiver;
+mod request;
+mod sign;
+mod tls;
+mod verify;
