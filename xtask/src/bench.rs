@@ -1,0 +1,64 @@
+//! `cargo xtask bench`: the numbers that the documentation states, measured again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use ringback_observe::replay::{Recording, Score, TOLERANCE, replay, score};
+
+use crate::run::root;
+
+/// Replays every recording below `fixtures/` and prints how well what the observer shows agrees with what the agent
+/// did: per recording, and per agent weighted by time. Fails when a recording shows the activities out of order.
+pub(crate) fn accuracy() -> Result<()> {
+    println!(
+        "Share of the time in which the true activity is shown. Not scored: the {} ms after each change, and",
+        TOLERANCE.as_millis()
+    );
+    println!("segments that the agent's files do not tell (`untold` in truth.json, counted below).");
+    let mut out_of_order = Vec::new();
+    for agent in directories_in(root().join("fixtures"))? {
+        let name = agent.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (mut agree_ms, mut total_ms) = (0, 0);
+        for case in directories_in(agent)? {
+            let case_name = format!("{name}/{}", case.file_name().unwrap_or_default().to_string_lossy());
+            let (score, untold) = score_of(&case).with_context(|| format!("cannot replay {case_name}"))?;
+            agree_ms += score.agree_ms;
+            total_ms += score.total_ms;
+            let order = if score.order_ok { "" } else { "  OUT OF ORDER" };
+            let agreement = agreement(score.agree_ms, score.total_ms);
+            println!("{case_name:<22} {agreement}, {untold} untold{order}");
+            if !score.order_ok {
+                out_of_order.push(case_name);
+            }
+        }
+        println!("{:<22} {}", format!("{name}, all"), agreement(agree_ms, total_ms));
+    }
+    if !out_of_order.is_empty() {
+        bail!("activities are shown out of order in {}", out_of_order.join(", "));
+    }
+    Ok(())
+}
+
+fn score_of(case: &Path) -> Result<(Score, usize)> {
+    let recording = Recording::load(case)?;
+    let home = tempfile::tempdir().context("cannot make a home for the replay")?;
+    let mut shown = replay(&recording, home.path())?;
+    let main = recording.truth.sessions.first().context("the truth tells of no session")?;
+    let shown = shown.remove(&main.session_id).unwrap_or_default();
+    Ok((score(&recording, &shown), recording.truth.untold.len()))
+}
+
+fn agreement(agree_ms: i64, total_ms: i64) -> String {
+    let percent = if total_ms == 0 { 100.0 } else { agree_ms as f64 * 100.0 / total_ms as f64 };
+    format!("{percent:6.2} % of {:6.1} s", total_ms as f64 / 1000.0)
+}
+
+fn directories_in(dir: PathBuf) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))?;
+    let paths: std::io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut found = paths.with_context(|| format!("cannot list {}", dir.display()))?;
+    found.retain(|path| path.is_dir());
+    found.sort();
+    Ok(found)
+}
