@@ -1,1 +1,28 @@
-//! Placeholder header, replaced with the crate.
+//! The daemon: wiring and no policy.
+//!
+//! Owns: configuration, the state directory and its lock, the API, and the loops that connect the crates around
+//! it. Rules live in `ringback_model`; the wire in `ringback_webhook`; agents' files in `ringback_observe`; what
+//! is kept in `ringback_store`.
+//!
+//! The out path in order: [`supervise`] starts the observer, whose sightings reach [`record`], which journals
+//! state and event at once and wakes [`deliver`], which claims, signs, sends and settles.
+
+pub mod supervise;
+
+pub mod record;
+
+pub mod lane;
+
+pub mod deliver;
+
+pub mod feed;
+pub mod view;
+
+mod http;
+
+pub mod client;
+
+pub mod clock;
+pub mod config;
+pub mod env;
+pub mod state_dir;

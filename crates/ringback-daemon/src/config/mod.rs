@@ -1,0 +1,463 @@
+//! What the user configured, read once and checked.
+//!
+//! Precedence, highest first: environment, configuration file, defaults. The file is `--config`, else
+//! `$RINGBACK_CONFIG`, else `$XDG_CONFIG_HOME/ringback/config.toml` or `config.json` there; no file is needed.
+//! A `.env` file beside it adds variables that are not set, if only its owner can read it.
+
+mod node;
+mod section;
+mod units;
+
+pub use units::duration;
+mod webhooks;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ringback_model::{Agent, Endpoint, Rules};
+
+use crate::env::Env;
+use section::{Problems, Section};
+
+/// The checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from; `None` = defaults.
+    pub path: Option<PathBuf>,
+    /// Where the API listens.
+    pub listen: Listen,
+    /// Host names that requests may carry, besides the loopback ones.
+    pub allowed_hosts: Vec<String>,
+    /// Where Claude Code keeps its files.
+    pub claude_dirs: Vec<PathBuf>,
+    /// Where Codex keeps its files.
+    pub codex_homes: Vec<PathBuf>,
+    /// Where Claude Desktop keeps the titles of its sessions.
+    pub desktop_dirs: Vec<PathBuf>,
+    /// Sessions whose directory holds one of these are not shown and not told.
+    pub exclude_cwd_substrings: Vec<String>,
+    /// Agents that are observed.
+    pub agents: BTreeSet<Agent>,
+    /// How long a session without activity is listed.
+    pub window: Duration,
+    /// The durations of the activity rules.
+    pub rules: Rules,
+    /// How events are delivered.
+    pub delivery: Delivery,
+    /// Good entries of `webhooks`, in file order.
+    pub endpoints: Vec<Endpoint>,
+    /// What should be said once at start.
+    pub warnings: Vec<String>,
+}
+
+/// `[server] listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// 127.0.0.1:7421, or the next free port up to 7431.
+    Default,
+    /// This address or none.
+    At(String),
+    /// No API.
+    Off,
+}
+
+/// `[delivery]`.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Events are on disk before they are sent.
+    pub durable: bool,
+    /// How long the same change of a session counts as one.
+    pub dedup_window: Duration,
+    /// How old a change that was missed may be and still be told.
+    pub catch_up: Duration,
+    /// How long finished history is kept.
+    pub retention: Duration,
+    /// How large the store may grow before finished history goes, in bytes.
+    pub retention_size: u64,
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is not there or cannot be read.
+    #[error("cannot read the configuration {path}: {kind}")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        kind: std::io::ErrorKind,
+    },
+    /// The file is no TOML or JSON.
+    #[error("the configuration {path} does not parse: {message}")]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Where and what, without the file's text.
+        message: String,
+    },
+    /// Keys hold what they may not.
+    #[error("the configuration {path} is wrong: {}", messages.join("; "))]
+    Invalid {
+        /// Which file.
+        path: PathBuf,
+        /// One per key: its name, its place, what is expected.
+        messages: Vec<String>,
+    },
+    /// There is no home directory to look in.
+    #[error("HOME is not set; set it, or name the file with --config and the state with RINGBACK_STATE_DIR")]
+    NoHome,
+}
+
+/// Finds the configuration file: `given` (from `--config`) must exist, the default ones need not.
+pub fn find(given: Option<&Path>, env: &Env) -> Option<PathBuf> {
+    if let Some(path) = given {
+        return Some(path.to_owned());
+    }
+    if let Some(path) = env.get("RINGBACK_CONFIG") {
+        return Some(PathBuf::from(path));
+    }
+    let dir = directory(env)?;
+    ["config.toml", "config.json"].iter().map(|name| dir.join(name)).find(|p| p.exists())
+}
+
+/// The directory of the default configuration file.
+pub fn directory(env: &Env) -> Option<PathBuf> {
+    let base = env.path("XDG_CONFIG_HOME").or_else(|| Some(env.home()?.join(".config")))?;
+    Some(base.join("ringback"))
+}
+
+/// Reads the configuration.
+///
+/// # Errors
+/// The file is missing though it was named, does not parse, or holds values of a wrong type.
+pub fn load(given: Option<&Path>, env: &Env) -> Result<Config, Error> {
+    let Some(path) = find(given, env) else {
+        return read("", None, env);
+    };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| Error::Unreadable { path: path.clone(), kind: e.kind() })?;
+    let mut env = env.clone();
+    let mut warnings = Vec::new();
+    if let Some(dir) = path.parent() {
+        dotenv(&dir.join(".env"), &mut env, &mut warnings);
+    }
+    let mut config = read(&text, Some(&path), &env)?;
+    if readable_by_others(&path)
+        && text.contains("secret")
+        && config.endpoints.iter().any(|e| !e.secrets.is_empty())
+    {
+        warnings.push(format!(
+            "{} can be read by other users; if it holds a secret: chmod 600 {}",
+            path.display(),
+            path.display()
+        ));
+    }
+    warnings.append(&mut config.warnings);
+    config.warnings = warnings;
+    Ok(config)
+}
+
+/// Reads the text of a configuration; JSON when the file's name ends so or the text starts with a brace.
+fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
+    let shown = path.map(Path::to_owned).unwrap_or_default();
+    let is_json =
+        path.and_then(Path::extension).is_some_and(|e| e == "json") || text.trim_start().starts_with('{');
+    let root = if is_json { node::from_json(text) } else { node::from_toml(text) }
+        .map_err(|message| Error::Syntax { path: shown.clone(), message })?;
+    let base = path.and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
+
+    let problems = RefCell::new(Problems::default());
+    let top = Section::new("", &root, &problems);
+
+    let server = top.table("server");
+    let listen = server.as_ref().and_then(|s| s.text("listen"));
+    let listen = match listen.as_deref().map(str::trim) {
+        None => Listen::Default,
+        Some(text) if text.eq_ignore_ascii_case("none") => Listen::Off,
+        Some(text) => Listen::At(text.to_owned()),
+    };
+    let allowed_hosts = server.as_ref().and_then(|s| s.texts("allowed_hosts")).unwrap_or_default();
+    finish(server);
+
+    let exclude_cwd_substrings = top.texts("exclude_cwd_substrings").unwrap_or_default();
+    let agents = agents(&top);
+    let (claude_dirs, codex_homes, desktop_dirs) = agent_dirs(&top, env)?;
+    let rules = rules(&top);
+
+    let sessions = top.table("sessions");
+    let minutes = top.whole("window_minutes", 1, 525_600);
+    let window = sessions
+        .as_ref()
+        .and_then(|s| s.duration("window"))
+        .or_else(|| minutes.and_then(|m| u64::try_from(m).ok()).map(|m| Duration::from_secs(m * 60)))
+        .unwrap_or(Duration::from_secs(30 * 60));
+    finish(sessions);
+
+    let section = top.table("delivery");
+    let (delivery, backoff) = delivery(section.as_ref());
+    finish(section);
+
+    let endpoints = match top.list("webhooks", "a list of tables") {
+        Some(entries) => webhooks::read(entries, env, &base, &backoff, &problems),
+        None => Vec::new(),
+    };
+    top.finish();
+
+    let Problems { errors, warnings } = problems.into_inner();
+    if !errors.is_empty() {
+        return Err(Error::Invalid { path: shown, messages: errors });
+    }
+    Ok(Config {
+        path: path.map(Path::to_owned),
+        listen,
+        allowed_hosts,
+        claude_dirs,
+        codex_homes,
+        desktop_dirs,
+        exclude_cwd_substrings,
+        agents,
+        window,
+        rules,
+        delivery,
+        endpoints,
+        warnings,
+    })
+}
+
+fn finish(section: Option<Section<'_>>) {
+    if let Some(section) = section {
+        section.finish();
+    }
+}
+
+fn agents(top: &Section<'_>) -> BTreeSet<Agent> {
+    let mut agents: BTreeSet<Agent> = Agent::ALL.iter().copied().collect();
+    for (name, on) in top.flags("agents") {
+        match name.parse::<Agent>() {
+            Ok(agent) if !on => {
+                agents.remove(&agent);
+            }
+            Ok(_) => {}
+            Err(e) => top.error("agents", &e.to_string()),
+        }
+    }
+    agents
+}
+
+type AgentDirs = (Vec<PathBuf>, Vec<PathBuf>, Vec<PathBuf>);
+
+fn agent_dirs(top: &Section<'_>, env: &Env) -> Result<AgentDirs, Error> {
+    let home = env.home();
+    let in_home = |rest: &str| home.as_ref().map(|h| h.join(rest));
+    let claude_dirs = match top.texts("claude_dirs").filter(|d| !d.is_empty()) {
+        Some(dirs) => dirs.iter().map(|d| env.expand(d)).collect(),
+        None => {
+            // Claude Code itself accepts several directories in its variable, separated by commas.
+            let mut dirs: Vec<PathBuf> = env
+                .get("CLAUDE_CONFIG_DIR")
+                .into_iter()
+                .flat_map(|v| v.split(','))
+                .map(|d| env.expand(d.trim()))
+                .collect();
+            dirs.extend(in_home(".claude"));
+            dirs.dedup();
+            dirs
+        }
+    };
+    let codex_homes: Vec<PathBuf> =
+        env.path("CODEX_HOME").or_else(|| in_home(".codex")).into_iter().collect();
+    let desktop_dirs = [
+        env.path("XDG_CONFIG_HOME")
+            .or_else(|| in_home(".config"))
+            .map(|d| d.join("Claude/claude-code-sessions")),
+        in_home("Library/Application Support/Claude/claude-code-sessions"),
+    ];
+    if claude_dirs.is_empty() && codex_homes.is_empty() {
+        return Err(Error::NoHome);
+    }
+    Ok((claude_dirs, codex_homes, desktop_dirs.into_iter().flatten().collect()))
+}
+
+fn rules(top: &Section<'_>) -> Rules {
+    let mut rules = Rules::default();
+    let Some(s) = top.table("activity") else { return rules };
+    for (key, slot) in [
+        ("open_tool_timeout", &mut rules.open_tool_timeout),
+        ("spawning_timeout", &mut rules.spawning_timeout),
+        ("open_turn_timeout", &mut rules.open_turn_timeout),
+        ("activity_timeout", &mut rules.activity_timeout),
+        ("waiting_grace", &mut rules.waiting_grace),
+        ("waiting_timeout", &mut rules.waiting_timeout),
+        ("settle", &mut rules.settle),
+    ] {
+        if let Some(duration) = s.duration(key) {
+            *slot = duration;
+        }
+    }
+    s.finish();
+    rules
+}
+
+fn delivery(s: Option<&Section<'_>>) -> (Delivery, Vec<Duration>) {
+    let durability = s.and_then(|s| s.text("durability"));
+    let durable = match durability.as_deref() {
+        None | Some("disk") => true,
+        Some("memory") => false,
+        Some(_) => {
+            if let Some(s) = s {
+                s.error("durability", "expected \"disk\" or \"memory\"");
+            }
+            true
+        }
+    };
+    let get = |key, default| s.and_then(|s| s.duration(key)).unwrap_or(default);
+    let delivery = Delivery {
+        durable,
+        dedup_window: get("dedup_window", Duration::from_secs(2)),
+        catch_up: get("catch_up", Duration::from_secs(600)),
+        retention: get("retention", Duration::from_secs(7 * 86_400)),
+        retention_size: s.and_then(|s| s.size("retention_size")).unwrap_or(1 << 30),
+    };
+    let backoff = s
+        .and_then(|s| s.durations("backoff"))
+        .unwrap_or_else(|| vec![Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)]);
+    (delivery, backoff)
+}
+
+fn readable_by_others(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).is_ok_and(|m| m.mode() & 0o077 != 0)
+}
+
+/// `NAME=VALUE` lines; `#` starts a comment line, quotes around a value are taken off.
+fn dotenv(path: &Path, env: &mut Env, warnings: &mut Vec<String>) {
+    let Ok(text) = std::fs::read_to_string(path) else { return };
+    if readable_by_others(path) {
+        warnings.push(format!(
+            "{} is ignored: other users can read it; chmod 600 {}",
+            path.display(),
+            path.display()
+        ));
+        return;
+    }
+    let pairs = text.lines().filter_map(|line| {
+        let line = line.trim();
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        let (name, value) = line.split_once('=').filter(|(n, _)| !n.starts_with('#'))?;
+        let value = value.trim();
+        let quoted = |q| value.strip_prefix(q).and_then(|v| v.strip_suffix(q));
+        Some((name.trim().to_owned(), quoted('"').or_else(|| quoted('\'')).unwrap_or(value).to_owned()))
+    });
+    env.add_missing(pairs);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env() -> Env {
+        Env::of(
+            [("HOME", "/home/dev"), ("TOKEN", "sixteen-characters")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned())),
+        )
+    }
+
+    fn parse(text: &str) -> Config {
+        read(text, None, &env()).expect("the text is a good configuration")
+    }
+
+    fn invalid(text: &str) -> String {
+        read(text, None, &env()).expect_err("the text is a bad configuration").to_string()
+    }
+
+    #[test]
+    fn no_file_is_needed() {
+        let c = parse("");
+        assert_eq!(c.listen, Listen::Default);
+        assert_eq!(c.claude_dirs, [PathBuf::from("/home/dev/.claude")]);
+        assert_eq!(c.codex_homes, [PathBuf::from("/home/dev/.codex")]);
+        assert!(c.delivery.durable && c.endpoints.is_empty() && c.warnings.is_empty());
+    }
+
+    #[test]
+    fn toml_and_json_have_the_same_keys() {
+        let toml = parse(
+            "window_minutes = 10\n[[webhooks]]\nname = \"a\"\nurl = \"http://localhost:1/x\"\nevents = [\"Waiting\"]\n",
+        );
+        let json = parse(
+            r#"{"window_minutes":10,"webhooks":[{"name":"a","url":"http://localhost:1/x","events":["Waiting"]}]}"#,
+        );
+        for c in [toml, json] {
+            assert_eq!(c.window, Duration::from_secs(600));
+            assert_eq!(c.endpoints.len(), 1, "{:?}", c.warnings);
+            assert_eq!(c.endpoints[0].events.iter().map(|a| a.as_str()).collect::<Vec<_>>(), ["waiting"]);
+            assert_eq!(c.endpoints[0].backoff, [1, 5, 30].map(Duration::from_secs));
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_one_warning_with_the_nearest_known_key() {
+        let c = parse("[delivery]\nretension = \"7d\"\n");
+        assert_eq!(c.warnings, ["unknown key delivery.retension (line 2); did you mean `retention`?"]);
+    }
+
+    #[test]
+    fn a_wrong_type_names_the_key_its_place_and_what_is_expected() {
+        let message = invalid("# hello\n[delivery]\nretention = 7\n");
+        assert!(message.contains("delivery.retention (line 3): expected a duration"), "{message}");
+        assert!(message.contains("found a whole number"), "{message}");
+    }
+
+    #[test]
+    fn a_bad_entry_is_skipped_with_one_warning_and_the_others_work() {
+        let c = parse(
+            r#"{"webhooks":[
+                {"name":"good","url":"https://example.com/x"},
+                {"name":"word","url":"https://example.com/x","events":["sleeping"]},
+                {"name":"good","url":"https://example.com/y"},
+                {"url":"https://example.com/y"},
+                {"name":"scheme","url":"ftp://user:pw@example.com/y"},
+                {"name":"later","url":"https://example.com/y","rate":"30/m"},
+                {"name":"slack","url":"https://hooks.slack.com/services/T0/B0/xyz"},
+                {"name":"env","url":"https://example.com/y","secret_env":"NOT_SET"},
+                {"name":"two","url":"https://example.com/y","secret_env":"TOKEN","secret":"x"},
+                "nonsense",
+                {"name":"last","url":"https://example.com/z","secret_env":"TOKEN"}
+            ]}"#,
+        );
+        assert_eq!(c.endpoints.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["good", "last"]);
+        assert_eq!(c.warnings.len(), 9, "{:#?}", c.warnings);
+        assert!(
+            c.warnings[0].contains("\"word\"") && c.warnings[0].contains("valid: idle waiting"),
+            "{}",
+            c.warnings[0]
+        );
+        assert!(c.warnings.iter().all(|w| !w.contains("pw@") && !w.contains("xyz")), "{:#?}", c.warnings);
+    }
+
+    #[test]
+    fn projects_without_a_wildcard_are_that_directory_and_all_below() {
+        let c = parse(r#"{"webhooks":[{"name":"a","url":"http://h/","projects":["~/code","/srv/*/app"]}]}"#);
+        let globs = c.endpoints[0].projects.as_ref().expect("the entry has projects");
+        for (path, matches) in [
+            ("/home/dev/code", true),
+            ("/home/dev/code/site/sub", true),
+            ("/home/dev/codex", false),
+            ("/srv/x/app", true),
+            ("/srv/app", false),
+        ] {
+            assert_eq!(globs.is_match(path), matches, "{path}");
+        }
+    }
+
+    #[test]
+    fn nothing_secret_is_shown_when_the_configuration_is_printed() {
+        let c = parse(
+            r#"{"webhooks":[{"name":"a","url":"https://u:hunter2@h/p?q=hunter2","secret":"hunter2hunter2hunter2"}]}"#,
+        );
+        assert!(!format!("{c:?}").contains("hunter2"));
+        assert_eq!(c.endpoints[0].shown_url(), "https://h/***");
+    }
+}

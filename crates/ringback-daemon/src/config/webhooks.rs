@@ -1,0 +1,281 @@
+//! The `webhooks` array: one entry in, one checked [`Endpoint`] or one reason why not.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use globset::{GlobBuilder, GlobSetBuilder};
+use ringback_model::{Endpoint, EndpointName, Format, Secret};
+
+use super::node::Node;
+use super::section::{Problems, Section};
+use crate::env::Env;
+
+/// Keys of the contract that this version does not have yet.
+const LATER: &[&str] = &[
+    "template",
+    "headers",
+    "ordered",
+    "rate",
+    "allow",
+    "include",
+    "after",
+    "supersede",
+    "expires_after",
+    "digest",
+    "quiet_hours",
+];
+const LATER_FORMATS: &[&str] =
+    &["slack", "discord", "ntfy", "teams", "telegram", "pagerduty", "cloudevents", "template"];
+/// Hosts whose format is another one than json, so that a raw event would only be refused there.
+const FORMAT_HOSTS: &[(&str, &str)] = &[
+    ("hooks.slack.com", "slack"),
+    ("discord.com", "discord"),
+    ("discordapp.com", "discord"),
+    ("ntfy.sh", "ntfy"),
+    ("api.telegram.org", "telegram"),
+    ("events.pagerduty.com", "pagerduty"),
+];
+
+/// Reads every entry. A bad one is left out with one warning that names the entry and what is wrong.
+pub(super) fn read(
+    entries: &[Node],
+    env: &Env,
+    base: &Path,
+    backoff: &[Duration],
+    problems: &RefCell<Problems>,
+) -> Vec<Endpoint> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for (index, node) in entries.iter().enumerate() {
+        let own = RefCell::new(Problems::default());
+        let path = format!("webhooks[{index}]");
+        let section = Section::new(&path, node, &own);
+        let name = section.text("name").filter(|n| !n.trim().is_empty());
+        let shown = match &name {
+            Some(name) => format!("webhook {:?}", name.chars().take(64).collect::<String>()),
+            None => path.clone(),
+        };
+        let endpoint = entry(&section, name, env, base, backoff, &own);
+        section.finish();
+        let own = own.into_inner();
+        let mut skip = own.errors;
+        if let Some(e) = &endpoint
+            && endpoints.iter().any(|known| known.name == e.name)
+        {
+            skip.push("name is taken by an earlier entry".to_owned());
+        }
+        let mut problems = problems.borrow_mut();
+        match endpoint {
+            Some(endpoint) if skip.is_empty() => {
+                problems.warnings.extend(own.warnings.into_iter().map(|w| format!("{shown}: {w}")));
+                endpoints.push(endpoint);
+            }
+            _ => problems.warnings.push(format!("{shown} is skipped: {}", skip.join("; "))),
+        }
+    }
+    endpoints
+}
+
+fn entry(
+    s: &Section<'_>,
+    name: Option<String>,
+    env: &Env,
+    base: &Path,
+    default_backoff: &[Duration],
+    problems: &RefCell<Problems>,
+) -> Option<Endpoint> {
+    if name.is_none() {
+        s.error("name", "a name is required");
+    }
+    for key in LATER {
+        if s.has(key) {
+            s.error(key, "this version does not have this key yet");
+        }
+    }
+    let url = url(s);
+    let format = format(s, url.as_ref());
+    let secrets = secrets(s, env, base, problems);
+    let events = words(s, "events");
+    let agents = words(s, "agents");
+    let reasons = words(s, "reasons");
+    let projects = projects(s, env);
+    let runs = s.flag("runs").unwrap_or(false);
+    let enabled = s.flag("enabled").unwrap_or(true);
+    let timeout = s.duration("timeout").unwrap_or(Duration::from_secs(10));
+    if timeout.is_zero() {
+        s.error("timeout", "expected more than 0s");
+    }
+    let backoff = s.durations("backoff").unwrap_or_else(|| default_backoff.to_vec());
+    let concurrency = s.whole("concurrency", 1, 1024).unwrap_or(4);
+    Some(Endpoint {
+        name: EndpointName::new(name?),
+        url: Secret::new(String::from(url?)),
+        secrets: secrets?,
+        events: events?,
+        agents: agents?,
+        projects: projects?,
+        reasons: reasons?,
+        runs,
+        enabled,
+        format: format?,
+        timeout,
+        backoff,
+        concurrency: usize::try_from(concurrency).unwrap_or(4),
+    })
+}
+
+fn url(s: &Section<'_>) -> Option<url::Url> {
+    let Some(text) = s.text("url") else {
+        if !s.has("url") {
+            s.error("url", "a url is required");
+        }
+        return None;
+    };
+    // The value may hold credentials, so that no part of it is repeated.
+    let parsed = url::Url::parse(text.trim()).ok();
+    match parsed {
+        Some(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Some(url),
+        Some(url) if !matches!(url.scheme(), "http" | "https") => {
+            let scheme: String = url.scheme().chars().take(16).collect();
+            s.error("url", &format!("scheme {scheme:?} is not supported; valid: http https"));
+            None
+        }
+        _ => {
+            s.error("url", "not a URL with scheme and host; expected http://HOST/… or https://HOST/…");
+            None
+        }
+    }
+}
+
+fn format(s: &Section<'_>, url: Option<&url::Url>) -> Option<Format> {
+    match s.text("format") {
+        Some(word) => match Format::from_str(&word) {
+            Ok(format) => Some(format),
+            Err(_) if LATER_FORMATS.contains(&word.to_ascii_lowercase().as_str()) => {
+                s.error(
+                    "format",
+                    &format!("this version does not have the format {word:?} yet; valid: json"),
+                );
+                None
+            }
+            Err(e) => {
+                s.error("format", &format!("found {:?}: {e}", word.chars().take(32).collect::<String>()));
+                None
+            }
+        },
+        None => {
+            let host = url.and_then(|u| u.host_str()).unwrap_or_default();
+            match FORMAT_HOSTS.iter().find(|(known, _)| *known == host) {
+                Some((_, format)) => {
+                    s.error(
+                        "format",
+                        &format!(
+                            "{host} takes the format {format:?}, which this version does not have yet; \
+                             format = \"json\" sends the event as it is"
+                        ),
+                    );
+                    None
+                }
+                None => Some(Format::Json),
+            }
+        }
+    }
+}
+
+fn secrets(s: &Section<'_>, env: &Env, base: &Path, problems: &RefCell<Problems>) -> Option<Vec<Secret>> {
+    let given = [s.has("secret"), s.has("secret_env"), s.has("secret_file")];
+    if given.iter().filter(|g| **g).count() > 1 {
+        s.error("secret", "give exactly one of secret, secret_env, secret_file");
+        return None;
+    }
+    let values = if given[0] {
+        s.text_or_texts("secret")?
+    } else if given[1] {
+        let variable = s.text("secret_env")?;
+        match env.get(&variable) {
+            Some(value) => vec![value.to_owned()],
+            None => {
+                s.error("secret_env", &format!("the variable {variable:?} is not set"));
+                return None;
+            }
+        }
+    } else if given[2] {
+        let path = base.join(env.expand(&s.text("secret_file")?));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => vec![text.strip_suffix('\n').unwrap_or(&text).trim_end_matches('\r').to_owned()],
+            Err(e) => {
+                s.error("secret_file", &format!("cannot read {}: {}", path.display(), e.kind()));
+                return None;
+            }
+        }
+    } else {
+        return Some(Vec::new());
+    };
+    if values.is_empty() || values.iter().any(String::is_empty) {
+        s.error("secret", "a secret may not be empty; leave the key out to send unsigned");
+        return None;
+    }
+    if values.iter().any(|v| v.chars().count() < 16) {
+        problems.borrow_mut().warnings.push("a secret is shorter than 16 characters".to_owned());
+    }
+    Some(values.into_iter().map(Secret::new).collect())
+}
+
+fn words<T>(s: &Section<'_>, key: &'static str) -> Option<BTreeSet<T>>
+where
+    T: FromStr<Err = ringback_model::ids::UnknownWord> + Ord,
+{
+    let Some(texts) = s.texts(key) else {
+        return (!s.has(key)).then(BTreeSet::new);
+    };
+    let mut set = BTreeSet::new();
+    let mut good = true;
+    for text in texts {
+        match text.trim().parse() {
+            Ok(word) => {
+                set.insert(word);
+            }
+            Err(e) => {
+                s.error(key, &format!("found {:?}: {e}", text.chars().take(32).collect::<String>()));
+                good = false;
+            }
+        }
+    }
+    good.then_some(set)
+}
+
+/// No wildcard = that directory and all below; `~` is the home directory.
+fn projects(s: &Section<'_>, env: &Env) -> Option<Option<globset::GlobSet>> {
+    let Some(patterns) = s.texts("projects") else {
+        return (!s.has("projects")).then_some(None);
+    };
+    if patterns.is_empty() {
+        return Some(None);
+    }
+    let mut globs = GlobSetBuilder::new();
+    for pattern in patterns {
+        let full = env.expand(pattern.trim()).to_string_lossy().trim_end_matches('/').to_owned();
+        let plain = !full.contains(['*', '?', '[', '{']);
+        let variants = if plain { vec![full.clone(), format!("{full}/**")] } else { vec![full] };
+        for variant in variants {
+            match GlobBuilder::new(&variant).build() {
+                Ok(glob) => {
+                    globs.add(glob);
+                }
+                Err(e) => {
+                    s.error("projects", &format!("not a glob: {}", e.kind()));
+                    return None;
+                }
+            }
+        }
+    }
+    match globs.build() {
+        Ok(set) => Some(Some(set)),
+        Err(e) => {
+            s.error("projects", &format!("not a glob: {}", e.kind()));
+            None
+        }
+    }
+}

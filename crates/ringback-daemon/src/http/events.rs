@@ -1,0 +1,147 @@
+//! The event stream: a snapshot at once, an `update` when sessions change (at most one a second), and every
+//! transition and delivery as it happens.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::Sse;
+use axum::response::sse::{Event, KeepAlive};
+use futures_util::Stream;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{App, sessions};
+use crate::view::Filter;
+
+const UPDATE_EVERY: Duration = Duration::from_secs(1);
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Typed events taken from the ring at once.
+const CHUNK: usize = 256;
+
+#[derive(Deserialize)]
+pub(super) struct Selection {
+    events: Option<String>,
+}
+
+/// One client.
+struct Client {
+    app: App,
+    wants: Option<Vec<String>>,
+    version: watch::Receiver<u64>,
+    newest: watch::Receiver<u64>,
+    last_id: u64,
+    /// When the last `update` went out; `None` = the snapshot is still owed.
+    updated_at: Option<Instant>,
+    queue: std::collections::VecDeque<Event>,
+}
+
+pub(super) async fn stream(
+    State(app): State<App>,
+    Query(selection): Query<Selection>,
+    headers: HeaderMap,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let wants = selection.events.map(|list| list.split(',').map(|e| e.trim().to_owned()).collect());
+    let newest = app.feed.newest();
+    let tip = *newest.borrow();
+    let resumed =
+        headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse::<u64>().ok());
+    let last_id = resumed.filter(|id| app.feed.after(*id, 1).is_some()).unwrap_or(tip);
+    let version = app.view.version();
+    let client = Client {
+        app,
+        wants,
+        version,
+        newest,
+        last_id,
+        updated_at: None,
+        queue: std::collections::VecDeque::new(),
+    };
+    let stream = futures_util::stream::unfold(client, |mut client| async move {
+        let event = client.next().await?;
+        Some((Ok(event), client))
+    });
+    Sse::new(stream).keep_alive(KeepAlive::new().interval(HEARTBEAT))
+}
+
+impl Client {
+    /// The next event to send; `None` when the daemon stops.
+    async fn next(&mut self) -> Option<Event> {
+        let mut stop = self.app.stop.clone();
+        loop {
+            if *stop.borrow() {
+                return None;
+            }
+            if let Some(event) = self.queue.pop_front() {
+                return Some(event);
+            }
+            let update_due = match self.updated_at {
+                None => Some(Instant::now()),
+                Some(at) => self.version.has_changed().unwrap_or(false).then(|| at + UPDATE_EVERY),
+            };
+            if update_due.is_some_and(|due| due <= Instant::now()) {
+                self.updated_at = Some(Instant::now());
+                self.version.mark_unchanged();
+                if self.wants("update") {
+                    return Some(self.snapshot().await);
+                }
+                continue;
+            }
+            if *self.newest.borrow_and_update() > self.last_id {
+                self.take_typed();
+                continue;
+            }
+            tokio::select! {
+                changed = self.version.changed(), if update_due.is_none() => {
+                    if changed.is_err() {
+                        return None;
+                    }
+                    // Seen again above, together with the time of the last update.
+                    self.version.mark_changed();
+                }
+                () = sleep_until(update_due), if update_due.is_some() => {}
+                _ = self.newest.changed() => {}
+                _ = stop.changed() => {}
+            }
+        }
+    }
+
+    fn take_typed(&mut self) {
+        match self.app.feed.after(self.last_id, CHUNK) {
+            Some(items) => {
+                for item in items {
+                    self.last_id = item.id;
+                    if self.wants(item.kind) {
+                        let event =
+                            Event::default().id(item.id.to_string()).event(item.kind).data(&*item.data);
+                        self.queue.push_back(event);
+                    }
+                }
+            }
+            None => {
+                // Too slow for the ring: go on from the newest, with a fresh snapshot.
+                self.last_id = *self.newest.borrow();
+                self.updated_at = None;
+            }
+        }
+    }
+
+    async fn snapshot(&self) -> Event {
+        let sessions = self.app.view.list(&Filter::default(), self.app.window, (self.app.now)());
+        let stats = sessions::counts(&self.app).await.unwrap_or_default();
+        Event::default().event("update").data(json!({ "sessions": sessions, "stats": stats }).to_string())
+    }
+
+    fn wants(&self, kind: &str) -> bool {
+        self.wants.as_ref().is_none_or(|kinds| kinds.iter().any(|k| k == kind))
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at).await;
+    }
+}

@@ -1,0 +1,123 @@
+//! The API: routes, who may call them, and the one place where errors become statuses.
+
+mod deliveries;
+mod events;
+mod gate;
+mod health;
+mod sessions;
+mod webhooks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use ringback_model::{Secret, Timestamp};
+use ringback_store::Store;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::feed::Feed;
+use crate::lane::Lanes;
+use crate::record::{Health, Origin};
+use crate::view::View;
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) store: Arc<dyn Store>,
+    /// Where names are kept: on disk in both durability modes.
+    pub(crate) names: Arc<dyn Store>,
+    pub(crate) view: View,
+    pub(crate) feed: Feed,
+    pub(crate) lanes: Lanes,
+    /// The same in `webhooks`' order.
+    pub(crate) lane_order: Arc<[ringback_model::EndpointName]>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) origin: Origin,
+    pub(crate) token: Arc<Secret>,
+    pub(crate) hosts: Arc<[String]>,
+    pub(crate) is_loopback: bool,
+    pub(crate) window: Duration,
+    pub(crate) settings: Arc<Value>,
+    /// Turns true once the sessions in the window are read.
+    pub(crate) first_scan: watch::Receiver<bool>,
+    /// Turns true when the daemon stops: long answers end.
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) now: fn() -> Timestamp,
+}
+
+/// All routes.
+pub(crate) fn router(app: App) -> Router {
+    let private = Router::new()
+        .route("/api/sessions", get(sessions::list))
+        .route("/api/sessions/{id}", get(sessions::show))
+        .route("/api/sessions/{id}/name", put(sessions::rename).delete(sessions::unname))
+        .route("/api/stats", get(sessions::stats))
+        .route("/api/config", get(health::config))
+        .route("/api/webhooks", get(webhooks::list))
+        .route("/api/webhooks/{name}/test", post(webhooks::test))
+        .route("/api/deliveries", get(deliveries::list))
+        .route("/api/deliveries/{id}", get(deliveries::show))
+        .route("/api/events", get(events::stream))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), gate::token));
+    let probes = Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), gate::token_off_loopback));
+    private
+        .merge(probes)
+        .fallback(|| async { Error::NotFound("not found") })
+        .method_not_allowed_fallback(|| async { Error::Method })
+        .layer(axum::middleware::from_fn_with_state(app.clone(), gate::host))
+        .layer(axum::extract::DefaultBodyLimit::max(64 * 1024))
+        .with_state(app)
+}
+
+/// Why a request is not answered as asked.
+#[derive(Debug)]
+pub(crate) enum Error {
+    BadRequest(String),
+    Unauthorized(&'static str),
+    Forbidden(&'static str),
+    NotFound(&'static str),
+    Method,
+    Store(ringback_store::Error),
+    NotReady(String),
+}
+
+impl From<ringback_store::Error> for Error {
+    fn from(error: ringback_store::Error) -> Self {
+        Error::Store(error)
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let answer =
+            |status: StatusCode, text: &str| (status, axum::Json(json!({ "error": text }))).into_response();
+        match self {
+            Error::BadRequest(text) => answer(StatusCode::BAD_REQUEST, &text),
+            Error::Unauthorized(text) => {
+                let mut response = answer(StatusCode::UNAUTHORIZED, text);
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                response
+            }
+            Error::Forbidden(text) => answer(StatusCode::FORBIDDEN, text),
+            Error::NotFound(text) => answer(StatusCode::NOT_FOUND, text),
+            Error::Method => answer(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
+            Error::Store(error) => {
+                tracing::warn!(%error, "a request failed in the store");
+                answer(StatusCode::SERVICE_UNAVAILABLE, "storage unavailable")
+            }
+            Error::NotReady(reason) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                axum::Json(json!({ "error": "not ready", "reason": reason })),
+            )
+                .into_response(),
+        }
+    }
+}

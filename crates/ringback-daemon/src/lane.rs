@@ -1,0 +1,57 @@
+//! What the two ends of an endpoint's queue share: the recorder that fills it and the deliverer that empties it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ringback_model::{Endpoint, EndpointName, Event};
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+
+/// One endpoint and the signal that its queue changed.
+#[derive(Debug)]
+pub struct Lane {
+    /// The configured entry.
+    pub endpoint: Endpoint,
+    /// The entry in one word, to notice that the operator edited it. Opens nothing.
+    pub fingerprint: String,
+    /// Something was queued; the deliverer looks at the store. Losing one costs latency, never an event.
+    pub wake: Notify,
+    /// The receiver said that it wants nothing more.
+    disabled: AtomicBool,
+}
+
+/// All endpoints by name. Cheap to clone.
+pub type Lanes = Arc<HashMap<EndpointName, Arc<Lane>>>;
+
+impl Lane {
+    /// A lane for an endpoint. `key` makes the fingerprint worthless to whoever reads the store without it.
+    pub fn new(endpoint: Endpoint, key: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(key);
+        hash.update(endpoint.url.reveal());
+        for secret in &endpoint.secrets {
+            hash.update([0]);
+            hash.update(secret.reveal());
+        }
+        // Debug shows every field but the secret ones.
+        hash.update(format!("{endpoint:?}"));
+        let fingerprint = hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect();
+        Lane { endpoint, fingerprint, wake: Notify::new(), disabled: AtomicBool::new(false) }
+    }
+
+    /// Whether an event is queued here.
+    pub fn accepts(&self, event: &Event) -> bool {
+        !self.is_disabled() && self.endpoint.wants(event)
+    }
+
+    /// Whether the receiver disabled itself.
+    pub fn is_disabled(&self) -> bool {
+        self.disabled.load(Ordering::Relaxed)
+    }
+
+    /// Stops or reopens the queue.
+    pub fn set_disabled(&self, disabled: bool) {
+        self.disabled.store(disabled, Ordering::Relaxed);
+    }
+}

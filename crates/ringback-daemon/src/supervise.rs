@@ -1,0 +1,409 @@
+//! The daemon's life: open, start each part once, run, stop in order.
+//!
+//! Parts and what their end means: the observer thread, the recorder, one deliverer per endpoint, the API server,
+//! the pruner. Each ends when it is told to stop; one that ends by itself is a bug and ends the daemon.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringback_model::{Agent, EndpointName, Secret};
+use ringback_store::{Ending, MemoryStore, Prune, SqliteStore, Store};
+use ringback_webhook::client::Client;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::clock;
+use crate::config::{Config, Listen};
+use crate::deliver::Deliverer;
+use crate::feed::Feed;
+use crate::http;
+use crate::lane::{Lane, Lanes};
+use crate::record::{Health, Origin, Recorder};
+use crate::state_dir::{self, Holder, Lock, StateDir};
+use crate::view::View;
+
+/// First and last port tried where the user named none.
+const PORTS: std::ops::RangeInclusive<u16> = 7421..=7431;
+/// Batches of sightings between the observer and the recorder; a full channel holds the observer back.
+const SIGHTINGS: usize = 64;
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+
+/// The daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The state directory, or another daemon in it.
+    #[error(transparent)]
+    State(#[from] state_dir::Error),
+    /// The journal cannot be opened.
+    #[error("cannot open {path}: {error}")]
+    Store {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        error: ringback_store::Error,
+    },
+    /// The API cannot listen.
+    #[error("cannot listen on {address}: {why}; set [server] listen to another address")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// The system gives no thread for the observer.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// The HTTP client cannot be made.
+    #[error(transparent)]
+    Client(#[from] ringback_webhook::client::Error),
+}
+
+/// A daemon whose parts are started.
+pub struct Daemon {
+    /// One line per thing that was started.
+    pub lines: Vec<String>,
+    /// Address of the API, if it listens.
+    pub api: Option<String>,
+    /// The API's token.
+    pub token: Arc<Secret>,
+    first_scan: watch::Receiver<bool>,
+    stop: watch::Sender<bool>,
+    observer: ringback_observe::watch::Handle,
+    tasks: JoinSet<&'static str>,
+    /// Ends after the tasks: closed last.
+    stores: Vec<Arc<dyn Store>>,
+    /// Held until the very end.
+    _lock: Lock,
+}
+
+impl Daemon {
+    /// Opens the state, binds what is configured, starts every part.
+    ///
+    /// # Errors
+    /// Another daemon runs, the journal cannot be opened, a port is taken. Nothing is left running.
+    pub async fn start(config: Config, state: &Path) -> Result<Daemon, Error> {
+        let state = StateDir::open(state)?;
+        let mut lock = state.lock()?;
+        let token = Arc::new(state.token()?);
+        let (durable, journal) = open_stores(&config, &state)?;
+        let listener = bind(&config.listen).await?;
+        let address = listener.as_ref().and_then(|l| l.local_addr().ok());
+        let api = address.map(shown_api);
+        lock.announce(&Holder { pid: std::process::id(), api: api.clone(), started_at: Some(clock::now()) })?;
+
+        let store_error = |error| Error::Store { path: state.database(), error };
+        let states = journal.sessions().await.map_err(store_error)?;
+        let view = View::default();
+        for (id, name) in durable.names().await.map_err(store_error)? {
+            view.name(&id, Some(name));
+        }
+        let lanes = open_lanes(&config, &*journal, &token).await.map_err(store_error)?;
+
+        let feed = Feed::default();
+        let health = Arc::new(Health::default());
+        let origin = Origin { host: hostname(), api: api.clone() };
+        let (stop, stopping) = watch::channel(false);
+        let (scanned, first_scan) = watch::channel(false);
+        let (sightings, seen) = mpsc::channel(SIGHTINGS);
+        let mut lines = vec![match &config.path {
+            Some(path) => format!("config     {}", path.display()),
+            None => "config     none; defaults are in force".to_owned(),
+        }];
+        let mut tasks: JoinSet<&'static str> = JoinSet::new();
+
+        lines.extend(observed(&config));
+        let observer = ringback_observe::watch::Handle::new();
+        let watched = observer_of(&config);
+        let handle = observer.clone();
+        let watching = move || {
+            let processes = Box::new(ringback_observe::ProcFs);
+            let core = ringback_observe::Observer::new(watched, processes, clock::now());
+            ringback_observe::watch::run(core, &handle, clock::now, |batch| {
+                let is_heard = batch.is_empty() || sightings.blocking_send(batch).is_ok();
+                scanned.send_replace(true);
+                if is_heard { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+        };
+        std::thread::Builder::new().name("observer".to_owned()).spawn(watching).map_err(Error::Thread)?;
+
+        let recorder = Recorder {
+            states: states.into_iter().map(|s| (s.session_id.clone(), s)).collect(),
+            store: Arc::clone(&journal),
+            lanes: Arc::clone(&lanes),
+            view: view.clone(),
+            feed: feed.clone(),
+            health: Arc::clone(&health),
+            origin: origin.clone(),
+            dedup_window: config.delivery.dedup_window,
+            catch_up: config.delivery.catch_up,
+        };
+        tasks.spawn(named("recorder", recorder.run(seen, stopping.clone())));
+
+        let enabled = lanes.values().filter(|lane| lane.endpoint.enabled).count();
+        if enabled > 0 {
+            let client = Client::new()?;
+            for lane in lanes.values().filter(|lane| lane.endpoint.enabled) {
+                let deliverer = Deliverer {
+                    lane: Arc::clone(lane),
+                    store: Arc::clone(&journal),
+                    client: client.clone(),
+                    feed: feed.clone(),
+                };
+                tasks.spawn(named("deliverer", deliverer.run(stopping.clone())));
+            }
+            tasks.spawn(named(
+                "pruner",
+                prune(Arc::clone(&journal), config.delivery.clone(), stopping.clone()),
+            ));
+        }
+        lines.push(match enabled {
+            0 => "webhooks   none configured; nothing is delivered (ringback init writes an example)"
+                .to_owned(),
+            n => format!("webhooks   {n} endpoint{}", if n == 1 { "" } else { "s" }),
+        });
+
+        if let (Some(listener), Some(address)) = (listener, address) {
+            let app = http::App {
+                store: Arc::clone(&journal),
+                names: Arc::clone(&durable),
+                view,
+                feed,
+                lanes: Arc::clone(&lanes),
+                lane_order: config.endpoints.iter().map(|e| e.name.clone()).collect(),
+                health,
+                origin,
+                token: Arc::clone(&token),
+                hosts: hosts(&config, address),
+                is_loopback: address.ip().is_loopback(),
+                window: config.window,
+                settings: Arc::new(settings(&config)),
+                first_scan: first_scan.clone(),
+                stop: stopping.clone(),
+                now: clock::now,
+            };
+            if !address.ip().is_loopback() {
+                tracing::warn!(%address, "the API listens beyond this machine");
+            }
+            let mut stopping = stopping.clone();
+            let serve = axum::serve(listener, http::router(app)).with_graceful_shutdown(async move {
+                let _ = stopping.wait_for(|stop| *stop).await;
+            });
+            tasks.spawn(named("api", async move {
+                if let Err(error) = serve.await {
+                    tracing::error!(%error, "the API server failed");
+                }
+            }));
+        }
+        lines.push(match &api {
+            Some(api) => format!("api        {api}"),
+            None => "api        off".to_owned(),
+        });
+
+        let mut stores = vec![journal];
+        if !Arc::ptr_eq(&stores[0], &durable) {
+            stores.push(durable);
+        }
+        Ok(Daemon { lines, api, token, first_scan, stop, observer, tasks, stores, _lock: lock })
+    }
+
+    /// Turns true once the sessions in the window are read.
+    pub fn first_scan(&self) -> watch::Receiver<bool> {
+        self.first_scan.clone()
+    }
+
+    /// Runs until `shutdown` resolves, then stops in order: listeners, claims, attempts in flight (10 s at most),
+    /// store.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        tokio::select! {
+            () = shutdown => {}
+            Some(ended) = self.tasks.join_next() => {
+                tracing::error!(part = ended.unwrap_or("a part that failed"), "a part of ringback ended; stopping");
+            }
+        }
+        self.stop.send_replace(true);
+        self.observer.stop();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(11), ended).await.is_err() {
+            self.tasks.abort_all();
+        }
+        for store in self.stores {
+            if let Err(error) = store.close().await {
+                tracing::warn!(%error, "the store did not close cleanly");
+            }
+        }
+    }
+}
+
+async fn named(name: &'static str, part: impl Future<Output = ()>) -> &'static str {
+    part.await;
+    name
+}
+
+/// The store on disk, and the one that holds events and deliveries: the same, unless memory is asked for.
+fn open_stores(config: &Config, state: &StateDir) -> Result<(Arc<dyn Store>, Arc<dyn Store>), Error> {
+    let path = state.database();
+    let durable: Arc<dyn Store> =
+        Arc::new(SqliteStore::open(&path).map_err(|error| Error::Store { path, error })?);
+    let journal = if config.delivery.durable { Arc::clone(&durable) } else { Arc::new(MemoryStore::new()) };
+    Ok((durable, journal))
+}
+
+/// Opens a lane per entry, brings back what a receiver disabled, and cancels what is left of entries that went
+/// away while nothing ran.
+async fn open_lanes(
+    config: &Config,
+    store: &dyn Store,
+    token: &Secret,
+) -> Result<Lanes, ringback_store::Error> {
+    let mut lanes: HashMap<EndpointName, Arc<Lane>> = HashMap::new();
+    for endpoint in &config.endpoints {
+        let lane = Lane::new(endpoint.clone(), token.reveal());
+        match store.endpoint_status(&endpoint.name).await? {
+            Some(status) if status.entry_fingerprint == lane.fingerprint => lane.set_disabled(true),
+            Some(_) => store.set_endpoint_status(&endpoint.name, None).await?,
+            None => {}
+        }
+        if !endpoint.enabled {
+            store.close_pending(&endpoint.name, Ending::Dead, clock::now()).await?;
+        }
+        lanes.insert(endpoint.name.clone(), Arc::new(lane));
+    }
+    for name in store.pending_endpoints().await? {
+        if !lanes.contains_key(&name) {
+            let cancelled = store.close_pending(&name, Ending::Cancelled, clock::now()).await?;
+            tracing::info!(endpoint = %name, cancelled, "its entry is gone; pending deliveries are cancelled");
+        }
+    }
+    Ok(Arc::new(lanes))
+}
+
+async fn bind(listen: &Listen) -> Result<Option<TcpListener>, Error> {
+    match listen {
+        Listen::Off => Ok(None),
+        Listen::At(address) => {
+            let failed = |why: String| Error::Listen { address: address.clone(), why };
+            let given = address.trim();
+            // A bare port, or one after a colon, is loopback: listening wider is said in full.
+            let full = match given.strip_prefix(':').unwrap_or(given).parse::<u16>() {
+                Ok(port) => format!("127.0.0.1:{port}"),
+                Err(_) => given.replace("localhost:", "127.0.0.1:"),
+            };
+            let socket: SocketAddr = full.parse().map_err(|_| failed("expected ADDRESS:PORT".to_owned()))?;
+            let listener = TcpListener::bind(socket).await.map_err(|e| failed(e.kind().to_string()))?;
+            Ok(Some(listener))
+        }
+        Listen::Default => {
+            for port in PORTS {
+                if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+                    return Ok(Some(listener));
+                }
+            }
+            let address = format!("127.0.0.1:{}-{}", PORTS.start(), PORTS.end());
+            Err(Error::Listen { address, why: "every port is taken".to_owned() })
+        }
+    }
+}
+
+/// The address to call: a wildcard bind is called on loopback.
+fn shown_api(address: SocketAddr) -> String {
+    let ip = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
+}
+
+fn hosts(config: &Config, address: SocketAddr) -> Arc<[String]> {
+    let mut hosts = config.allowed_hosts.clone();
+    if !address.ip().is_unspecified() {
+        hosts.push(address.ip().to_string());
+    }
+    hosts.into()
+}
+
+fn hostname() -> Option<String> {
+    nix::unistd::gethostname().ok()?.into_string().ok()
+}
+
+fn observer_of(config: &Config) -> ringback_observe::Config {
+    let on = |agent| config.agents.contains(&agent);
+    ringback_observe::Config {
+        claude_dirs: if on(Agent::Claude) { config.claude_dirs.clone() } else { Vec::new() },
+        codex_homes: if on(Agent::Codex) { config.codex_homes.clone() } else { Vec::new() },
+        desktop_dirs: if on(Agent::Claude) { config.desktop_dirs.clone() } else { Vec::new() },
+        exclude_cwd_substrings: config.exclude_cwd_substrings.clone(),
+        rules: config.rules.clone(),
+        window: config.window,
+    }
+}
+
+fn observed(config: &Config) -> Vec<String> {
+    let observer = observer_of(config);
+    let roots: Vec<_> = observer.claude_dirs.iter().chain(&observer.codex_homes).collect();
+    let found: Vec<String> =
+        roots.iter().filter(|d| d.is_dir()).map(|d| format!("watching   {}", d.display())).collect();
+    if found.is_empty() {
+        let looked = roots.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", ");
+        return vec![format!(
+            "watching   no agent directory found yet (looked at {looked}); sessions appear once an agent is used"
+        )];
+    }
+    found
+}
+
+/// `GET /api/config`: what is in force, without secrets.
+fn settings(config: &Config) -> serde_json::Value {
+    json!({
+        "path": config.path,
+        "claude_dirs": config.claude_dirs,
+        "codex_homes": config.codex_homes,
+        "agents": config.agents,
+        "window_minutes": config.window.as_secs() / 60,
+        "exclude_cwd_substrings": config.exclude_cwd_substrings,
+        "delivery": {
+            "durability": if config.delivery.durable { "disk" } else { "memory" },
+            "retention_seconds": config.delivery.retention.as_secs(),
+            "retention_size_bytes": config.delivery.retention_size,
+        },
+        "webhooks": config.endpoints.iter().map(|e| json!({"name": e.name, "url": e.shown_url()})).collect::<Vec<_>>(),
+        "warnings": config.warnings,
+    })
+}
+
+async fn prune(store: Arc<dyn Store>, delivery: crate::config::Delivery, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        tokio::select! {
+            () = tokio::time::sleep(PRUNE_EVERY) => {}
+            _ = stop.changed() => return,
+        }
+        let prune =
+            Prune { now: clock::now(), keep_for: delivery.retention, max_bytes: delivery.retention_size };
+        match store.prune(prune).await {
+            Ok(pruned) if pruned.events > 0 => {
+                tracing::info!(events = pruned.events, "finished history pruned")
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "finished history cannot be pruned"),
+        }
+    }
+}
+
+/// One look at the agents' files without a daemon: reads, tells nobody, writes nothing.
+pub fn look_once(config: &Config) -> View {
+    let view = View::default();
+    let mut observer = ringback_observe::Observer::new(
+        observer_of(config),
+        Box::new(ringback_observe::ProcFs),
+        clock::now(),
+    );
+    for seen in observer.scan(clock::now()) {
+        view.put(crate::record::shown(match seen {
+            ringback_observe::Seen::Sighting(sighted) => sighted.snapshot,
+            ringback_observe::Seen::About(snapshot) => snapshot,
+        }));
+    }
+    view
+}

@@ -1,0 +1,254 @@
+//! The sessions as the interfaces show them: a copy in memory of what the observer last saw.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use ringback_model::{About, Activity, Agent, Reason, SessionId, Timestamp};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+/// All sessions seen, with the user's names for them. Cheap to clone.
+#[derive(Clone)]
+pub struct View {
+    // Held for copies only, never across an await.
+    inner: Arc<RwLock<Inner>>,
+    version: Arc<watch::Sender<u64>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    sessions: HashMap<SessionId, Shown>,
+    names: HashMap<SessionId, String>,
+}
+
+/// One session.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// What there is to show.
+    pub about: Arc<About>,
+    /// What it does.
+    pub activity: Activity,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// Name of the tool whose call is open.
+    pub current_tool: Option<String>,
+}
+
+/// Which sessions a listing wants.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only sessions in this directory or below; already made absolute.
+    pub dir: Option<String>,
+    /// Only this activity.
+    pub activity: Option<Activity>,
+    /// Only this agent.
+    pub agent: Option<Agent>,
+    /// Only sessions whose directory or name contains this, without regard to case.
+    pub search: Option<String>,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        View { inner: Arc::default(), version: Arc::new(watch::Sender::new(0)) }
+    }
+}
+
+impl View {
+    /// Replaces a session.
+    pub fn put(&self, shown: Shown) {
+        self.change(|inner| {
+            inner.sessions.insert(shown.about.session_id.clone(), shown);
+        });
+    }
+
+    /// Names a session; `None` takes the name away.
+    pub fn name(&self, id: &SessionId, name: Option<String>) {
+        self.change(|inner| {
+            match name {
+                Some(name) => inner.names.insert(id.clone(), name),
+                None => inner.names.remove(id),
+            };
+        });
+    }
+
+    /// The user's name for a session.
+    pub fn custom_name(&self, id: &SessionId) -> Option<String> {
+        self.read(|inner| inner.names.get(id).cloned())
+    }
+
+    /// One session.
+    pub fn get(&self, id: &SessionId) -> Option<Shown> {
+        self.read(|inner| inner.sessions.get(id).cloned())
+    }
+
+    /// Sessions active within `window` of `now` that pass the filter, newest activity first, as listed.
+    pub fn list(&self, filter: &Filter, window: Duration, now: Timestamp) -> Vec<Value> {
+        let oldest = now.minus(window);
+        self.read(|inner| {
+            let mut rows: Vec<(&Shown, Option<&String>)> = inner
+                .sessions
+                .values()
+                .filter(|s| s.about.last_activity.is_some_and(|at| at >= oldest))
+                .map(|s| (s, inner.names.get(&s.about.session_id)))
+                .filter(|(s, name)| passes(filter, s, name.map(String::as_str)))
+                .collect();
+            rows.sort_by(|(a, _), (b, _)| {
+                (b.about.last_activity, &a.about.session_id)
+                    .cmp(&(a.about.last_activity, &b.about.session_id))
+            });
+            rows.into_iter().map(|(s, name)| row(s, name.map(String::as_str))).collect()
+        })
+    }
+
+    /// Sessions within the window, and how many of them are active.
+    pub fn counts(&self, window: Duration, now: Timestamp) -> (usize, usize) {
+        let oldest = now.minus(window);
+        self.read(|inner| {
+            let inside =
+                inner.sessions.values().filter(|s| s.about.last_activity.is_some_and(|at| at >= oldest));
+            inside.fold((0, 0), |(all, active), s| (all + 1, active + usize::from(s.activity.is_active())))
+        })
+    }
+
+    /// A number that rises with every change.
+    pub fn version(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    fn change(&self, f: impl FnOnce(&mut Inner)) {
+        f(&mut self.inner.write().unwrap_or_else(PoisonError::into_inner));
+        self.version.send_modify(|v| *v += 1);
+    }
+
+    fn read<T>(&self, f: impl FnOnce(&Inner) -> T) -> T {
+        f(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn passes(filter: &Filter, s: &Shown, name: Option<&str>) -> bool {
+    let below = |dir: &str| {
+        s.about.cwd == dir
+            || s.about.cwd.strip_prefix(dir.trim_end_matches('/')).is_some_and(|r| r.starts_with('/'))
+    };
+    let found = |text: &str| {
+        let text = text.to_lowercase();
+        [Some(s.about.cwd.as_str()), name, s.about.title.as_deref()]
+            .into_iter()
+            .flatten()
+            .any(|field| field.to_lowercase().contains(&text))
+    };
+    filter.dir.as_deref().is_none_or(below)
+        && filter.activity.is_none_or(|a| a == s.activity)
+        && filter.agent.is_none_or(|a| a == s.about.agent)
+        && filter.search.as_deref().is_none_or(found)
+}
+
+/// One row of `GET /api/sessions`.
+pub fn row(s: &Shown, name: Option<&str>) -> Value {
+    let about = &s.about;
+    json!({
+        "session_id": about.session_id,
+        "agent": about.agent,
+        "cwd": about.cwd,
+        "short_name": about.short_name(),
+        "custom_name": name,
+        "activity": s.activity,
+        "reason": s.reason,
+        "is_active": s.activity.is_active(),
+        "model": about.model,
+        "git_branch": about.git_branch,
+        "cost_usd": about.totals.cost_usd,
+        "last_activity": about.last_activity,
+        "total_messages": about.totals.user_messages + about.totals.assistant_messages,
+    })
+}
+
+/// `GET /api/sessions/{id}` without its transitions.
+pub fn detail(s: &Shown, name: Option<&str>) -> Value {
+    let about = &s.about;
+    let mut value = row(s, name);
+    let more = json!({
+        "title": about.title,
+        "version": about.version,
+        "is_worktree": about.is_worktree,
+        "main_repo": about.main_repo,
+        "input_tokens": about.totals.input_tokens,
+        "output_tokens": about.totals.output_tokens,
+        "cache_creation_tokens": about.totals.cache_creation_tokens,
+        "cache_read_tokens": about.totals.cache_read_tokens,
+        "user_messages": about.totals.user_messages,
+        "assistant_messages": about.totals.assistant_messages,
+        "current_tool": s.current_tool,
+        "last_file_write": about.last_file_write,
+        "last_file_write_at": about.last_file_write_at,
+        "recent_tools": about.recent_tools,
+        "recent_messages": about.recent_messages,
+        "resume_command": resume_command(about.agent, about.session_id.as_str()),
+    });
+    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
+        value.extend(more);
+    }
+    value
+}
+
+/// The shell command that continues a session, its id quoted for a POSIX shell; `None` = the agent has none.
+pub fn resume_command(agent: Agent, id: &str) -> Option<String> {
+    let id = quoted(id);
+    match agent {
+        Agent::Claude => Some(format!("claude --resume {id}")),
+        Agent::Codex => Some(format!("codex resume {id}")),
+        Agent::Amp => Some(format!("amp threads continue {id}")),
+        Agent::Pi => Some(format!("pi --session {id}")),
+        Agent::Opencode => Some(format!("opencode -s {id}")),
+        Agent::Kilo => Some(format!("kilo --session={id}")),
+        Agent::Cursor => Some(format!("cursor-agent --resume={id}")),
+        Agent::Kimi => Some(format!("kimi --resume {id}")),
+        Agent::Grok | Agent::Gemini => None,
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
+    if !word.is_empty() && word.chars().all(plain) && !word.starts_with('-') {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resume_commands_are_quoted_for_the_shell() {
+        assert_eq!(resume_command(Agent::Claude, "ab-1").as_deref(), Some("claude --resume ab-1"));
+        assert_eq!(
+            resume_command(Agent::Codex, "a'; rm -rf ~").as_deref(),
+            Some(r"codex resume 'a'\''; rm -rf ~'")
+        );
+        assert_eq!(resume_command(Agent::Claude, "--help").as_deref(), Some("claude --resume '--help'"));
+        assert_eq!(resume_command(Agent::Grok, "x"), None);
+    }
+
+    #[test]
+    fn a_directory_matches_at_a_path_boundary() {
+        let view = View::default();
+        for (id, cwd) in [("a", "/p/site"), ("b", "/p/site/sub"), ("c", "/p/site2")] {
+            let mut about = About::new(Agent::Claude, SessionId::new(id));
+            about.cwd = cwd.to_owned();
+            about.last_activity = Some(Timestamp::from_millis(1000));
+            view.put(Shown {
+                about: Arc::new(about),
+                activity: Activity::Idle,
+                reason: None,
+                current_tool: None,
+            });
+        }
+        let filter = Filter { dir: Some("/p/site".into()), ..Filter::default() };
+        let rows = view.list(&filter, Duration::from_secs(60), Timestamp::from_millis(2000));
+        assert_eq!(rows.iter().map(|r| r["session_id"].as_str().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(view.list(&filter, Duration::ZERO, Timestamp::from_millis(2000)).len(), 0);
+    }
+}
