@@ -1,1 +1,44 @@
-fn main() {}
+//! The `ringback` program: one file per command below `cli`.
+
+mod cli;
+mod exit_code;
+mod output;
+mod receiver;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use ringback_daemon::env::Env;
+
+use crate::exit_code::Error;
+
+fn main() -> ExitCode {
+    let args = cli::Args::parse();
+    log(&args);
+    // The API client needs a process-wide provider; the delivery client names its own.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return Error::failed(format!("cannot start: {e}")).report(),
+    };
+    let outcome = runtime.block_on(args.run(Env::of_process()));
+    // Nothing is left to wait for: a blocking read of a dead file system must not hold the exit up.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+fn log(args: &cli::Args) {
+    use tracing_subscriber::EnvFilter;
+    let filter =
+        EnvFilter::try_from_env("RINGBACK_LOG").unwrap_or_else(|_| EnvFilter::new("warn,ringback=info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    match args.log {
+        cli::LogFormat::Json => builder.json().init(),
+        cli::LogFormat::Human => builder.with_ansi(colour).with_target(false).init(),
+    }
+}

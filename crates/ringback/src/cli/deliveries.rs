@@ -1,0 +1,118 @@
+//! `ringback deliveries`.
+
+use clap::Subcommand;
+use ringback_daemon::clock;
+
+use super::Context;
+use crate::exit_code::Error;
+use crate::output::{self, age, cell, instant};
+
+/// List deliveries, newest first; show one with its attempts
+///
+/// Examples: ringback deliveries list --state dead; ringback deliveries show 42
+#[derive(clap::Args)]
+pub(crate) struct Deliveries {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List deliveries (the default)
+    List(List),
+    /// Show one delivery: its event and every attempt
+    Show {
+        /// The delivery's id
+        id: String,
+    },
+}
+
+#[derive(clap::Args, Default)]
+struct List {
+    /// Only of this endpoint
+    #[arg(long)]
+    endpoint: Option<String>,
+    /// Only in this state: pending, delivered, failed, dead, cancelled
+    #[arg(long)]
+    state: Option<String>,
+    /// Only of this session
+    #[arg(long)]
+    session: Option<String>,
+    /// How many, 1 to 1000
+    #[arg(long, default_value = "30")]
+    limit: u16,
+}
+
+impl Deliveries {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Error> {
+        let client = context.client()?;
+        match self.command.unwrap_or(Command::List(List { limit: 30, ..List::default() })) {
+            Command::List(list) => {
+                let limit = list.limit.to_string();
+                let mut query = vec![("limit", limit.as_str())];
+                for (key, value) in
+                    [("endpoint", &list.endpoint), ("state", &list.state), ("session", &list.session)]
+                {
+                    query.extend(value.as_deref().map(|v| (key, v)));
+                }
+                let answer = client.get("/api/deliveries", &query).await?;
+                if self.json {
+                    return Ok(output::json(&answer)?);
+                }
+                let now = clock::now();
+                let items = answer["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+                let rows: Vec<Vec<String>> = items
+                    .iter()
+                    .map(|d| {
+                        let event = &d["event"];
+                        vec![
+                            cell(&d["id"]),
+                            age(instant(&d["created_at"]), now),
+                            cell(&d["state"]),
+                            d["attempts"].as_array().map_or(0, Vec::len).to_string(),
+                            cell(&d["endpoint"]),
+                            format!("{} > {}", cell(&event["from"]), cell(&event["to"])),
+                            d["last_error"].as_str().unwrap_or_default().to_owned(),
+                        ]
+                    })
+                    .collect();
+                if rows.is_empty() {
+                    return Ok(output::line("no deliveries")?);
+                }
+                let head = ["ID", "AGE", "STATE", "TRIES", "ENDPOINT", "CHANGE", "ERROR"];
+                Ok(output::table(&head, &rows, output::width())?)
+            }
+            Command::Show { id } => {
+                let id = ringback_daemon::record::percent_encoded(&id);
+                let delivery = client.get(&format!("/api/deliveries/{id}"), &[]).await?;
+                if self.json {
+                    return Ok(output::json(&delivery)?);
+                }
+                output::line(&format!("delivery   {}", cell(&delivery["id"])))?;
+                output::line(&format!("endpoint   {}", cell(&delivery["endpoint"])))?;
+                output::line(&format!("state      {}", cell(&delivery["state"])))?;
+                if delivery["next_attempt_at"].is_string() {
+                    output::line(&format!("next try   {}", cell(&delivery["next_attempt_at"])))?;
+                }
+                output::line(&format!("event      {}", delivery["event"]))?;
+                for attempt in delivery["attempts"].as_array().map(Vec::as_slice).unwrap_or_default() {
+                    let outcome = attempt["error"]
+                        .as_str()
+                        .map_or_else(|| format!("status {}", attempt["status"]), str::to_owned);
+                    output::line(&format!(
+                        "attempt {}  {}  {} ms  {outcome}  {}",
+                        attempt["number"],
+                        cell(&attempt["started_at"]),
+                        attempt["duration_ms"],
+                        attempt["excerpt"].as_str().unwrap_or_default()
+                    ))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! `ringback demo`: the outbound loop with nothing installed.
+//!
+//! A recorded session of a real agent is written again, line by line at three times its speed, into a temporary
+//! directory. A real daemon observes it and delivers to a receiver in this process, which checks every signature.
+
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use ringback_daemon::env::Env;
+use ringback_daemon::supervise::Daemon;
+use ringback_daemon::{clock, config, state_dir};
+use ringback_model::Secret;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::listen::{signature, summary};
+use crate::exit_code::Error;
+use crate::output;
+use crate::receiver::{self, Manner, Received};
+
+const RECORDING: &str = include_str!("../../../../fixtures/claude/multi/recording.jsonl");
+const SPEED: u64 = 3;
+/// How long the last webhook may take after the last line was written.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Show the whole loop with nothing installed: a recorded session becomes signed webhooks
+///
+/// Needs no configuration, touches no file of yours, and ends by itself.
+#[derive(clap::Args)]
+pub(crate) struct Demo {
+    /// Stay after the end, until Ctrl-C
+    #[arg(long)]
+    keep: bool,
+}
+
+impl Demo {
+    pub(crate) async fn run(self) -> Result<(), Error> {
+        let home = tempfile::tempdir()?;
+        let secret = state_dir::random_token()?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let daemon = daemon(home.path(), &format!("http://{address}/"), &secret).await?;
+
+        output::line("ringback demo: a recorded Claude Code session, played again three times as fast")?;
+        output::line(&format!("receiver   http://{address}/ verifies every signature"))?;
+        for line in &daemon.lines {
+            output::line(line)?;
+        }
+        output::line("")?;
+
+        let (out, mut received) = mpsc::channel(64);
+        let manner = Manner { status: StatusCode::OK, delay: Duration::ZERO, hang: false };
+        let secrets = [Secret::new(secret)];
+        let server = tokio::spawn(async move { receiver::serve(listener, &secrets, manner, out).await });
+        let mut scanned = daemon.first_scan();
+        let _ = scanned.wait_for(|done| *done).await;
+
+        let mut tally = Tally::default();
+        let player = play(home.path());
+        tokio::pin!(player);
+        loop {
+            tokio::select! {
+                played = &mut player => break played?,
+                Some(request) = received.recv() => tally.take(&request)?,
+            }
+        }
+        let until = Instant::now() + PATIENCE;
+        while !tally.is_over {
+            match tokio::time::timeout_at(until, received.recv()).await {
+                Ok(Some(request)) => tally.take(&request)?,
+                _ => break,
+            }
+        }
+        output::line("")?;
+        output::line(&format!("{} webhooks delivered, {} verified", tally.all, tally.verified))?;
+        if self.keep {
+            output::line("still running; Ctrl-C ends")?;
+            let _ = tokio::signal::ctrl_c().await;
+        }
+        daemon.run(std::future::ready(())).await;
+        server.abort();
+        if !tally.is_over || tally.verified != tally.all {
+            return Err(Error::failed("the demo did not end as recorded")
+                .mend("run it again with RINGBACK_LOG=debug"));
+        }
+        output::line("next: `ringback init`, then `ringback up`")?;
+        Ok(())
+    }
+}
+
+/// What was received so far.
+#[derive(Default)]
+struct Tally {
+    all: usize,
+    verified: usize,
+    /// The recording's last change has arrived.
+    is_over: bool,
+}
+
+impl Tally {
+    fn take(&mut self, request: &Received) -> Result<(), Error> {
+        let event: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let attempt = request.headers.get("x-ringback-attempt").and_then(|a| a.to_str().ok()).unwrap_or("-");
+        output::line(&summary(&event, &signature(request), attempt))?;
+        self.all += 1;
+        self.verified += usize::from(request.verdict.as_ref().is_some_and(|v| v.is_authentic()));
+        self.is_over = event["to"] == "waiting";
+        Ok(())
+    }
+}
+
+/// A daemon with a home and a configuration of its own.
+async fn daemon(home: &Path, url: &str, secret: &str) -> Result<Daemon, Error> {
+    let claude = home.join(".claude");
+    std::fs::create_dir_all(claude.join("projects"))?;
+    let path = home.join("demo.json");
+    let settings = serde_json::json!({
+        "claude_dirs": [claude],
+        "server": { "listen": "none" },
+        "webhooks": [{ "name": "demo", "url": url, "secret": secret }],
+    });
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)?
+        .write_all(settings.to_string().as_bytes())?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let env = Env::of([("HOME".to_owned(), home.to_string_lossy().into_owned())]);
+    let config = config::load(Some(&path), &env)?;
+    Ok(Daemon::start(config, &home.join("state")).await?)
+}
+
+/// Writes the recording's transcript as its agent did, with the times of now.
+async fn play(home: &Path) -> Result<(), Error> {
+    let broken = || Error::failed("the built-in recording does not parse");
+    let began = Instant::now();
+    for line in RECORDING.lines().filter(|l| !l.trim().is_empty()) {
+        let operation: Value = serde_json::from_str(line).map_err(|_| broken())?;
+        let file = operation["file"].as_str().ok_or_else(broken)?;
+        // The registry names a process that does not live here.
+        if operation["op"] != "append" || !file.starts_with(".claude/projects/") {
+            continue;
+        }
+        let at = Duration::from_millis(operation["t_ms"].as_u64().ok_or_else(broken)? / SPEED);
+        tokio::time::sleep_until(began + at).await;
+        let path = home.join(file);
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let text = with_times_of_now(operation["text"].as_str().ok_or_else(broken)?);
+        std::fs::OpenOptions::new().append(true).create(true).open(&path)?.write_all(text.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn with_times_of_now(text: &str) -> String {
+    let now = clock::now().to_string();
+    let mut out = String::with_capacity(text.len());
+    // A write may end in the middle of a line; such a half goes out as it is.
+    for line in text.split_inclusive('\n') {
+        match serde_json::from_str::<Value>(line) {
+            Ok(mut record) if record.get("timestamp").is_some() => {
+                record["timestamp"] = Value::String(now.clone());
+                out.push_str(&record.to_string());
+                out.push('\n');
+            }
+            _ => out.push_str(line),
+        }
+    }
+    out
+}

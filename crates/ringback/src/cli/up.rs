@@ -1,0 +1,44 @@
+//! `ringback up`: the daemon in the foreground.
+
+use ringback_daemon::supervise::Daemon;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Context;
+use crate::exit_code::Error;
+use crate::output;
+
+/// Start the daemon in the foreground: observe sessions and deliver webhooks
+///
+/// Prints one line per thing it started. SIGTERM or Ctrl-C stops it in order; a second one ends it at once.
+#[derive(clap::Args)]
+pub(crate) struct Up {}
+
+impl Up {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Error> {
+        let config = context.config()?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let daemon = Daemon::start(config, &context.state()?).await?;
+        for line in &daemon.lines {
+            output::line(line)?;
+        }
+        output::line("ready      Ctrl-C stops it")?;
+        daemon
+            .run(async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                    // Asked twice: everything that matters is journaled already.
+                    std::process::exit(0);
+                });
+            })
+            .await;
+        Ok(())
+    }
+}

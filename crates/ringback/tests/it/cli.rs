@@ -1,0 +1,141 @@
+//! Commands as a person runs them: what they print and how they exit.
+
+use ringback_testkit::Home;
+use serde_json::json;
+
+use crate::{DEADLINE, ringback};
+
+async fn run(home: &Home, args: &[&str]) -> (Option<i32>, String, String) {
+    let ended = home.spawn(ringback(), args).wait(DEADLINE).await;
+    (ended.code, ended.stdout(), ended.stderr())
+}
+
+#[tokio::test]
+async fn the_demo_shows_a_session_change_state_and_its_webhooks_verified() {
+    let home = Home::new();
+    let (code, stdout, stderr) = run(&home, &["demo"]).await;
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert!(stdout.contains("> running"), "{stdout}");
+    assert!(stdout.contains("> waiting    (turn_end)"), "{stdout}");
+    let tally = stdout.lines().find(|l| l.contains("webhooks delivered")).unwrap_or_default();
+    let numbers: Vec<usize> = tally.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+    assert!(numbers.len() == 2 && numbers[0] == numbers[1] && numbers[0] >= 8, "{tally}");
+    assert!(!stdout.contains("REFUSED") && !stderr.contains("WARN"), "{stdout}{stderr}");
+}
+
+#[tokio::test]
+async fn a_second_up_says_who_runs_and_exits_2() {
+    let home = Home::new();
+    home.write_config(r#"{"server":{"listen":"127.0.0.1:0"}}"#);
+    let daemon = home.up(ringback()).await;
+    let (code, _, stderr) = run(&home, &["up"]).await;
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains(&format!("process {}, http://{}", daemon.pid(), daemon.api())), "{stderr}");
+    daemon.kill9().await;
+    // The lock of a dead process needs no cleaning.
+    home.up(ringback()).await.terminate().await.expect_success();
+}
+
+#[tokio::test]
+async fn what_is_configured_wrongly_exits_2_with_what_and_how_to_mend() {
+    let home = Home::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("bound").port();
+    for (config, part) in [
+        ("{ not json".to_owned(), "does not parse"),
+        (json!({ "window_minutes": "ten" }).to_string(), "window_minutes: expected a whole number"),
+        (
+            json!({ "server": { "listen": format!("127.0.0.1:{port}") } }).to_string(),
+            "cannot listen on 127.0.0.1",
+        ),
+        (json!({ "server": { "listen": "nonsense" } }).to_string(), "expected ADDRESS:PORT"),
+    ] {
+        let path = home.write_config(&config);
+        let (code, _, stderr) = run(&home, &["--config", &path.to_string_lossy(), "up"]).await;
+        assert_eq!(code, Some(2), "{config}: {stderr}");
+        assert!(stderr.contains(part), "{config}: {stderr}");
+        assert!(stderr.contains("mend: "), "{config}: {stderr}");
+    }
+    let (code, _, stderr) = run(&home, &["up", "--config", "/nowhere/config.toml"]).await;
+    assert_eq!(code, Some(2), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_database_newer_than_the_program_is_left_untouched_and_exits_2() {
+    let mut home = Home::new();
+    home.write_config(r#"{"server":{"listen":"127.0.0.1:0"}}"#);
+    home.up(ringback()).await.terminate().await.expect_success();
+    let database = home.state_dir().join("ringback.db");
+    let mut bytes = std::fs::read(&database).expect("the database is there");
+    // The schema version is the big-endian number at byte 60 of the file format.
+    bytes[60..64].copy_from_slice(&9_999_u32.to_be_bytes());
+    std::fs::write(&database, &bytes).expect("the database can be written");
+    home.set_env("RINGBACK_LOG", "error");
+    let (code, _, stderr) = run(&home, &["up"]).await;
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("newer ringback (schema 9999"), "{stderr}");
+    assert_eq!(std::fs::read(&database).expect("the database is there"), bytes);
+}
+
+#[tokio::test]
+async fn init_writes_a_configuration_that_loads_and_never_overwrites() {
+    let home = Home::new();
+    let path = home.path().join("new/config.toml");
+    let given = path.to_string_lossy().into_owned();
+    let (code, stdout, stderr) = run(&home, &["init", "--config", &given]).await;
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let text = std::fs::read_to_string(&path).expect("init wrote it");
+    assert!(!text.contains('@'), "the secret is filled in");
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(std::fs::metadata(&path).expect("it is there").mode() & 0o777, 0o600);
+    let (code, _, stderr) = run(&home, &["--config", &given, "init"]).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert_eq!(std::fs::read_to_string(&path).expect("it is there"), text);
+
+    // Every commented key is a key that is known: with the comments taken off nothing is warned about.
+    let everything: String = text
+        .lines()
+        .map(|l| if l.starts_with("# ") && (l.contains(" = ") || l.contains("[")) { &l[2..] } else { l })
+        .map(|l| format!("{l}\n"))
+        .collect();
+    let all = home.write("all.toml", everything.replace("127.0.0.1:7421", "127.0.0.1:0"));
+    std::fs::set_permissions(&all, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("ours");
+    let daemon = home.spawn(ringback(), &["up", "--config", &all.to_string_lossy()]);
+    daemon.wait_for_line("ready", DEADLINE).await;
+    let ended = daemon.terminate().await.expect_success();
+    assert!(!ended.stderr().contains("unknown key"), "{}", ended.stderr());
+}
+
+#[tokio::test]
+async fn sessions_without_a_daemon_are_read_from_the_files_and_say_so() {
+    let home = Home::new();
+    let session = crate::transcript::Transcript::new(&home, "s-alone");
+    session.prompt("go");
+    session.end("done");
+    let (code, stdout, stderr) = run(&home, &["sessions", "--json"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let rows: serde_json::Value = serde_json::from_str(&stdout).expect("a JSON array");
+    assert_eq!((&rows[0]["session_id"], &rows[0]["activity"]), (&json!("s-alone"), &json!("waiting")));
+    assert!(stderr.contains("nothing is being delivered"), "{stderr}");
+    assert!(!home.state_dir().join("ringback.db").exists());
+    let (code, _, stderr) = run(&home, &["webhooks"]).await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("no ringback is running") && stderr.contains("ringback up"), "{stderr}");
+}
+
+#[tokio::test]
+async fn help_and_completions_name_the_commands_that_are_there_and_no_others() {
+    let home = Home::new();
+    let (code, help, _) = run(&home, &["--help"]).await;
+    assert_eq!(code, Some(0));
+    for command in ["up", "demo", "sessions", "webhooks", "deliveries", "listen", "init", "completions"] {
+        assert!(help.lines().any(|l| l.trim_start().starts_with(command)), "{command}: {help}");
+    }
+    for later in ["trigger", "runs", "tui", "doctor"] {
+        assert!(!help.lines().any(|l| l.trim_start().starts_with(later)), "{later}: {help}");
+    }
+    let (code, script, _) = run(&home, &["completions", "bash"]).await;
+    assert!(code == Some(0) && script.contains("deliveries"));
+    let (code, _, _) = run(&home, &["nonsense"]).await;
+    assert_eq!(code, Some(2));
+}

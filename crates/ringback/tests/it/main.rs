@@ -1,0 +1,19 @@
+//! The program from outside: real processes, real sockets, a home of its own.
+
+mod api;
+mod cli;
+mod crash;
+mod deliver;
+mod end_to_end;
+mod transcript;
+
+use std::path::Path;
+use std::time::Duration;
+
+/// The program under test.
+fn ringback() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_ringback"))
+}
+
+/// How long anything may take before the test gives up. No test waits this long when all is well.
+const DEADLINE: Duration = Duration::from_secs(60);
