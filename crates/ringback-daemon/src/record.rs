@@ -104,6 +104,9 @@ impl Recorder {
             }
             self.write(&mut waiting, &mut warned_at).await;
         }
+        while let Ok(batch) = seen.try_recv() {
+            self.take_in(batch, &mut waiting);
+        }
         self.write(&mut waiting, &mut warned_at).await;
     }
 

@@ -91,7 +91,12 @@ impl Daemon {
         let state = StateDir::open(state)?;
         let mut lock = state.lock()?;
         let token = Arc::new(state.token()?);
-        let (durable, journal) = open_stores(&config, &state)?;
+        let database = SqliteStore::open(&state.database())
+            .map_err(|error| Error::Store { path: state.database(), error })?;
+        let durable: Arc<dyn Store> = Arc::new(database);
+        // Names and the like are on disk in both modes; events, deliveries and states only where it is asked for.
+        let journal: Arc<dyn Store> =
+            if config.delivery.durable { Arc::clone(&durable) } else { Arc::new(MemoryStore::new()) };
         let listener = bind(&config.listen).await?;
         let address = listener.as_ref().and_then(|l| l.local_addr().ok());
         let api = address.map(shown_api);
@@ -243,15 +248,6 @@ impl Daemon {
 async fn named(name: &'static str, part: impl Future<Output = ()>) -> &'static str {
     part.await;
     name
-}
-
-/// The store on disk, and the one that holds events and deliveries: the same, unless memory is asked for.
-fn open_stores(config: &Config, state: &StateDir) -> Result<(Arc<dyn Store>, Arc<dyn Store>), Error> {
-    let path = state.database();
-    let durable: Arc<dyn Store> =
-        Arc::new(SqliteStore::open(&path).map_err(|error| Error::Store { path, error })?);
-    let journal = if config.delivery.durable { Arc::clone(&durable) } else { Arc::new(MemoryStore::new()) };
-    Ok((durable, journal))
 }
 
 /// Opens a lane per entry, brings back what a receiver disabled, and cancels what is left of entries that went

@@ -1,4 +1,5 @@
 //! The program from outside: real processes, real sockets, a home of its own.
+#![expect(clippy::expect_used, reason = "a panic is how a test says that it failed")]
 
 mod api;
 mod cli;
