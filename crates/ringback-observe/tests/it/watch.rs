@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -141,15 +141,23 @@ fn a_clock_jump_makes_what_was_written_meanwhile_history() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join(format!(".claude/projects/p/{SESSION}.jsonl"));
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let slept = Arc::new(AtomicU64::new(0));
+    // The machine sleeps between two looks, and wakes two hours later with a line in the file: written by the clock
+    // itself, so that no look can come in between.
+    let (sleeps, hours) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let watched = Watched::start_with(home.path(), {
-        let slept = Arc::clone(&slept);
-        move || clock().plus(Duration::from_secs(slept.load(Ordering::SeqCst)))
+        let (sleeps, hours, path) = (Arc::clone(&sleeps), Arc::clone(&hours), path.clone());
+        move || {
+            if sleeps.swap(false, Ordering::SeqCst) {
+                append(&path, &[answer(now_ms())]);
+                hours.store(2, Ordering::SeqCst);
+            }
+            clock().plus(Duration::from_secs(3600 * hours.load(Ordering::SeqCst)))
+        }
     });
     append(&path, &[prompt(now_ms())]);
     assert_eq!(watched.next()[0].sighting.activity, Activity::Thinking);
-    slept.store(7200, Ordering::SeqCst);
-    append(&path, &[answer(now_ms())]);
+    sleeps.store(true, Ordering::SeqCst);
+    fs::write(path.with_file_name("wakes-the-thread.txt"), "x").unwrap();
     let seen = watched.next();
     let is = (seen[0].sighting.activity, seen[0].sighting.announce, seen[0].catch_up);
     assert_eq!((is, seen.len()), ((Activity::Idle, false, true), 1));

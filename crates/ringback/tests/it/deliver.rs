@@ -264,7 +264,7 @@ async fn durability_memory_keeps_no_event_on_disk() {
     session.prompt("go");
     session.end("done");
     receiver.wait_for(1, DEADLINE).await;
-    assert_eq!(daemon.api_get("/api/deliveries").await.json()["items"][0]["state"], "delivered");
+    assert_eq!(settled(&daemon, "all").await["state"], "delivered");
     daemon.terminate().await.expect_success();
     for entry in std::fs::read_dir(home.state_dir()).expect("the state directory is there") {
         let path = entry.expect("an entry").path();
