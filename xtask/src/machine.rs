@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::run::{command, output, run, say};
 
 /// A program, the arguments with which it shows that it works, and the package that brings it.
-const NEEDED: [(&str, &[&str], &str); 6] = [
+const NEEDED: [(&str, &[&str], &str); 7] = [
     ("git", &["--version"], "git"),
     ("node", &["--version"], "nodejs"),
     ("npm", &["--version"], "npm"),
@@ -13,6 +13,7 @@ const NEEDED: [(&str, &[&str], &str); 6] = [
     // Debian's python3 has the module, but it works only with this package.
     ("python3", &["-c", "import ensurepip, venv"], "python3-venv"),
     ("ps", &["--version"], "procps"),
+    ("curl", &["--version"], "curl"),
 ];
 
 /// Installs what is missing when that is possible, and says what to do when it is not.

@@ -95,6 +95,24 @@ impl Client {
         Err(Error::Refused { status, message })
     }
 
+    /// A run's output from a byte on, at most a part of it, and whether the run still goes on.
+    ///
+    /// # Errors
+    /// The daemon does not answer or refuses.
+    pub async fn log(&self, run: &str, from: u64) -> Result<(Vec<u8>, bool), Error> {
+        let path = format!("/api/runs/{}/log?from={from}", crate::record::percent_encoded(run));
+        let request = self.http.get(format!("{}{path}", self.api)).bearer_auth(self.token.reveal());
+        let response = request.timeout(Duration::from_secs(30)).send().await.map_err(silent)?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            let message = if status == 404 { "run not found".to_owned() } else { format!("status {status}") };
+            return Err(Error::Refused { status, message });
+        }
+        let state = response.headers().get("x-ringback-run-state").and_then(|s| s.to_str().ok());
+        let is_open = matches!(state, Some("queued" | "working"));
+        Ok((response.bytes().await.map_err(silent)?.to_vec(), is_open))
+    }
+
     /// Follows the event stream; calls `each` with the kind and JSON of every event until it says stop.
     ///
     /// # Errors

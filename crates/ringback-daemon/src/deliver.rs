@@ -8,20 +8,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringback_model::delivery::{self, Failure, Outcome, Reply};
-use ringback_model::event::EventKind;
-use ringback_model::{Attempt, Timestamp};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use ringback_model::delivery::{self, DeliveryState, Failure, Outcome, Reply};
+use ringback_model::{Attempt, EventId, Timestamp};
 use ringback_store::{Claim, Ending, EndpointStatus, Settled, Store};
 use ringback_webhook::client::Client;
 use ringback_webhook::request::Post;
 use ringback_webhook::sign::Key;
-use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::feed::Feed;
-use crate::lane::Lane;
+use crate::lane::{Carrier, Lane};
 
 /// A stuck claimer's deliveries come back after this; far longer than any attempt.
 const LEASE: Duration = Duration::from_secs(15 * 60);
@@ -40,7 +40,12 @@ pub struct Deliverer {
     pub client: Client,
     /// Where outcomes are told to the interfaces.
     pub feed: Feed,
+    /// Who wants to know of deliveries that will not arrive.
+    pub mourner: Option<Mourner>,
 }
+
+/// Is told the event and the body of a delivery that ended without success.
+pub type Mourner = Arc<dyn Fn(EventId, Bytes) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// What a flight leaves behind for its loop.
 struct Landed {
@@ -130,19 +135,7 @@ impl Deliverer {
         let started_at = clock::now();
         let began = Instant::now();
         let number = claim.tries.saturating_add(1);
-        let post = Post {
-            keys,
-            event_id: claim.delivery.event_id,
-            kind: kind_of(&claim.body),
-            body: &claim.body,
-            attempt: number,
-            at: started_at,
-        };
-        let headers = post.headers();
-        let reply = self
-            .client
-            .send(endpoint.url.reveal(), headers, claim.body.clone(), endpoint.timeout, started_at)
-            .await;
+        let reply = self.carry(&claim, keys, number, started_at).await;
 
         let now = clock::now();
         let outcome = delivery::outcome(&reply);
@@ -159,8 +152,34 @@ impl Deliverer {
                 _ => "the receiver answered webhook-delivery: disable".to_owned(),
             }),
         };
+        if let (DeliveryState::Failed | DeliveryState::Dead, Some(mourner)) = (next.state, &self.mourner) {
+            mourner(claim.delivery.event_id, claim.body.clone()).await;
+        }
         self.settle(Settled { id: claim.delivery.id, attempt: Some(attempt), next }).await;
         landed
+    }
+
+    async fn carry(&self, claim: &Claim, keys: &[Key], number: u32, at: Timestamp) -> Reply {
+        let endpoint = &self.lane.endpoint;
+        match &self.lane.carrier {
+            Carrier::Webhook => {
+                let post = Post {
+                    keys,
+                    event_id: claim.delivery.event_id,
+                    kind: claim.kind,
+                    body: &claim.body,
+                    attempt: number,
+                    at,
+                };
+                let headers = post.headers();
+                self.client
+                    .send(endpoint.url.reveal(), headers, claim.body.clone(), endpoint.timeout, at)
+                    .await
+            }
+            Carrier::Notifier(outlet) => {
+                outlet.send(&claim.body, claim.delivery.event_id.0, endpoint.timeout, at).await
+            }
+        }
     }
 
     /// Writes the outcome down, again and again while the store fails: what was sent must not be sent twice
@@ -215,9 +234,9 @@ impl Deliverer {
         }
     }
 
-    fn tell(&self, claim: &Claim, attempt: &Attempt, outcome: &Outcome, state: delivery::DeliveryState) {
+    fn tell(&self, claim: &Claim, attempt: &Attempt, outcome: &Outcome, state: DeliveryState) {
         let name = &self.lane.endpoint.name;
-        if matches!(outcome, Outcome::Rejected) || state == delivery::DeliveryState::Dead {
+        if matches!(outcome, Outcome::Rejected) || state == DeliveryState::Dead {
             let answer: String = attempt.excerpt.chars().take(200).collect();
             tracing::warn!(
                 endpoint = %name, event = %claim.delivery.event_id, status = attempt.status,
@@ -236,15 +255,6 @@ impl Deliverer {
         });
         self.feed.push("delivery", told.to_string());
     }
-}
-
-/// The word for the event header, from the body that is about to be sent.
-fn kind_of(body: &[u8]) -> EventKind {
-    #[derive(Deserialize)]
-    struct Kind {
-        event: EventKind,
-    }
-    serde_json::from_slice::<Kind>(body).map_or(EventKind::StateTransition, |k| k.event)
 }
 
 fn attempt(number: u32, started_at: Timestamp, took: Duration, reply: &Reply, timeout: Duration) -> Attempt {

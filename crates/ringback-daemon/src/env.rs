@@ -20,6 +20,11 @@ impl Env {
         Env(pairs.into_iter().collect())
     }
 
+    /// All variables, by name.
+    pub fn all(&self) -> std::collections::BTreeMap<String, String> {
+        self.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     /// A variable's value; an empty one counts as unset.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|v| !v.is_empty())

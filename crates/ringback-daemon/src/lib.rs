@@ -15,6 +15,14 @@ pub mod lane;
 
 pub mod deliver;
 
+pub mod hook;
+pub mod run;
+
+pub mod mcp;
+pub mod notify;
+
+pub mod connect;
+
 pub mod feed;
 pub mod view;
 

@@ -4,8 +4,8 @@
 //! bounded, and nothing is sent before it is journaled.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ringback_model::event::{ApiLinks, EventKind};
@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::feed::Feed;
 use crate::lane::Lanes;
+use crate::run::RunSessions;
 use crate::view::{Shown, View};
 
 /// Entries kept while the store fails; beyond that the oldest go, counted.
@@ -42,6 +43,8 @@ pub struct Recorder {
     pub health: Arc<Health>,
     /// Facts that go into every event.
     pub origin: Origin,
+    /// Sessions that ringback started.
+    pub run_sessions: RunSessions,
     /// How long the same change counts as one.
     pub dedup_window: Duration,
     /// How old a missed change may be and still be told.
@@ -76,11 +79,11 @@ pub struct Health {
 impl Health {
     /// Why the store cannot be written; `None` = it can.
     pub fn problem(&self) -> Option<String> {
-        self.failing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, problem: Option<String>) {
-        *self.failing.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = problem;
+        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 }
 
@@ -159,6 +162,8 @@ impl Recorder {
         let api = self.origin.api.as_ref().map(|api| ApiLinks {
             session_url: format!("{api}/api/sessions/{}", percent_encoded(about.session_id.as_str())),
         });
+        let run =
+            self.run_sessions.read().unwrap_or_else(PoisonError::into_inner).get(&about.session_id).cloned();
         let event = Event {
             id: EventId(Uuid::now_v7()),
             event: EventKind::StateTransition,
@@ -176,8 +181,8 @@ impl Recorder {
             model: about.model.clone(),
             git_branch: about.git_branch.clone(),
             duration_ms: u64::try_from(change.spent.as_millis()).ok(),
-            run_id: None,
-            source: None,
+            run_id: run.as_ref().map(|(id, _)| id.0),
+            source: run.map(|(_, source)| source),
         };
         let lanes = self.lanes.values().filter(|lane| lane.accepts(&event));
         let endpoints = lanes.map(|lane| lane.endpoint.name.clone()).collect();

@@ -112,6 +112,16 @@ impl StateDir {
         Ok(StateDir { path: path.to_owned() })
     }
 
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the output of runs is kept, one directory each.
+    pub fn runs(&self) -> PathBuf {
+        self.path.join("runs")
+    }
+
     /// The journal's file.
     pub fn database(&self) -> PathBuf {
         self.path.join("ringback.db")

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringback_model::{Agent, EndpointName, Secret};
-use ringback_store::{Ending, MemoryStore, Prune, SqliteStore, Store};
+use ringback_store::{Ending, Ledger, MemoryStore, Prune, SqliteStore, Store};
 use ringback_webhook::client::Client;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -20,11 +20,16 @@ use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::config::{Config, Listen};
-use crate::deliver::Deliverer;
+use crate::deliver::{Deliverer, Mourner};
+use crate::env::Env;
 use crate::feed::Feed;
+use crate::hook::Hooks;
 use crate::http;
 use crate::lane::{Lane, Lanes};
+use crate::mcp::{self, Tokens};
+use crate::notify::Outlet;
 use crate::record::{Health, Origin, Recorder};
+use crate::run::{self, Dispatcher, Runs};
 use crate::state_dir::{self, Holder, Lock, StateDir};
 use crate::view::View;
 
@@ -32,6 +37,8 @@ use crate::view::View;
 const PORTS: std::ops::RangeInclusive<u16> = 7421..=7431;
 /// Batches of sightings between the observer and the recorder; a full channel holds the observer back.
 const SIGHTINGS: usize = 64;
+/// How far back sessions are looked for: the main session may have rested since last week.
+const MAIN_SESSIONS: Duration = Duration::from_secs(7 * 86_400);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
 /// The daemon cannot start.
@@ -53,6 +60,22 @@ pub enum Error {
     Listen {
         /// Where.
         address: String,
+        /// Why.
+        why: String,
+    },
+    /// The hook listener cannot listen.
+    #[error("cannot listen for hooks on {address}: {why}")]
+    Hooks {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        why: String,
+    },
+    /// A notifier's entry cannot be used.
+    #[error("{name}: {why}")]
+    Notifier {
+        /// Which one, by its place in the list.
+        name: String,
         /// Why.
         why: String,
     },
@@ -87,17 +110,20 @@ impl Daemon {
     ///
     /// # Errors
     /// Another daemon runs, the journal cannot be opened, a port is taken. Nothing is left running.
-    pub async fn start(config: Config, state: &Path) -> Result<Daemon, Error> {
+    pub async fn start(config: Config, env: &Env, state: &Path) -> Result<Daemon, Error> {
         let state = StateDir::open(state)?;
         let mut lock = state.lock()?;
         let token = Arc::new(state.token()?);
         let database = SqliteStore::open(&state.database())
             .map_err(|error| Error::Store { path: state.database(), error })?;
-        let durable: Arc<dyn Store> = Arc::new(database);
+        let database = Arc::new(database);
+        let ledger: Arc<dyn Ledger> = Arc::<SqliteStore>::clone(&database);
+        let durable: Arc<dyn Store> = database;
         // Names and the like are on disk in both modes; events, deliveries and states only where it is asked for.
         let journal: Arc<dyn Store> =
             if config.delivery.durable { Arc::clone(&durable) } else { Arc::new(MemoryStore::new()) };
         let listener = bind(&config.listen).await?;
+        let hook_listener = bind_hooks(&config.inbound).await?;
         let address = listener.as_ref().and_then(|l| l.local_addr().ok());
         let api = address.map(shown_api);
         lock.announce(&Holder { pid: std::process::id(), api: api.clone(), started_at: Some(clock::now()) })?;
@@ -137,6 +163,70 @@ impl Daemon {
         };
         std::thread::Builder::new().name("observer".to_owned()).spawn(watching).map_err(Error::Thread)?;
 
+        let client = Client::new()?;
+        let outlets = open_outlets(&config, &client, &ledger).await?;
+        let tokens = Tokens::default();
+        // On a listener of its own: runs reach their tools whether or not, and wherever, the API listens.
+        let mcp_listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let mcp_listener = mcp_listener
+            .map_err(|e| Error::Listen { address: "127.0.0.1".to_owned(), why: e.kind().to_string() })?;
+        let mcp_url = mcp_listener.local_addr().ok().map(|a| format!("http://{a}/mcp"));
+        let runs = Runs::open(run::Setup {
+            ledger,
+            config: config.runs.clone(),
+            limits: config.ping_budget,
+            env: env.clone(),
+            view: view.clone(),
+            feed: feed.clone(),
+            outlets: Arc::clone(&outlets),
+            is_console_only: config.notify.is_empty(),
+            tokens: tokens.clone(),
+            mcp_url,
+            output: state.runs(),
+            denied: denied(&config, env, &state),
+            now: moment,
+        })
+        .await
+        .map_err(store_error)?;
+        let toolbox: Arc<dyn mcp::Toolbox> = Arc::new(runs.clone());
+        let tools = mcp::service(tokens, toolbox, vec!["127.0.0.1".to_owned()]);
+        let mut mcp_stop = stopping.clone();
+        tasks.spawn(named("tools", async move {
+            let served = axum::serve(mcp_listener, tools).with_graceful_shutdown(async move {
+                let _ = mcp_stop.wait_for(|stop| *stop).await;
+            });
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the tools' server failed");
+            }
+        }));
+        tasks.spawn(named("dispatcher", Dispatcher(runs.clone()).run(stopping.clone())));
+        let alive = Arc::new(run::Alive::default());
+        for lane in outlets.values() {
+            let (runs, alive) = (runs.clone(), Arc::clone(&alive));
+            let mourner: Mourner = Arc::new(move |id, body| {
+                let (runs, alive) = (runs.clone(), Arc::clone(&alive));
+                Box::pin(async move { runs.message_died(&alive, id, &body).await })
+            });
+            let deliverer = Deliverer {
+                lane: Arc::clone(lane),
+                store: Arc::clone(&durable),
+                client: client.clone(),
+                feed: feed.clone(),
+                mourner: Some(mourner),
+            };
+            tasks.spawn(named("notifier", deliverer.run(stopping.clone())));
+        }
+        lines.push(match config.notify.len() {
+            0 => "notify     console: no notifier is configured, messages to you appear here".to_owned(),
+            1 => "notify     1 notifier".to_owned(),
+            n => format!("notify     {n} notifiers"),
+        });
+        if let Some((listener, hooks)) = hook_listener.zip(Hooks::new(&config.inbound, runs.clone())) {
+            let address = listener.local_addr().map(|a| a.to_string()).unwrap_or_default();
+            lines.push(format!("hooks      http://{address}/hook/agent"));
+            tasks.spawn(named("hooks", hooks.serve(listener, stopping.clone())));
+        }
+
         let recorder = Recorder {
             states: states.into_iter().map(|s| (s.session_id.clone(), s)).collect(),
             store: Arc::clone(&journal),
@@ -145,6 +235,7 @@ impl Daemon {
             feed: feed.clone(),
             health: Arc::clone(&health),
             origin: origin.clone(),
+            run_sessions: runs.sessions(),
             dedup_window: config.delivery.dedup_window,
             catch_up: config.delivery.catch_up,
         };
@@ -152,13 +243,13 @@ impl Daemon {
 
         let enabled = lanes.values().filter(|lane| lane.endpoint.enabled).count();
         if enabled > 0 {
-            let client = Client::new()?;
             for lane in lanes.values().filter(|lane| lane.endpoint.enabled) {
                 let deliverer = Deliverer {
                     lane: Arc::clone(lane),
                     store: Arc::clone(&journal),
                     client: client.clone(),
                     feed: feed.clone(),
+                    mourner: None,
                 };
                 tasks.spawn(named("deliverer", deliverer.run(stopping.clone())));
             }
@@ -177,6 +268,7 @@ impl Daemon {
             let app = http::App {
                 store: Arc::clone(&journal),
                 names: Arc::clone(&durable),
+                runs: runs.clone(),
                 view,
                 feed,
                 lanes: Arc::clone(&lanes),
@@ -259,7 +351,7 @@ async fn open_lanes(
 ) -> Result<Lanes, ringback_store::Error> {
     let mut lanes: HashMap<EndpointName, Arc<Lane>> = HashMap::new();
     for endpoint in &config.endpoints {
-        let lane = Lane::new(endpoint.clone(), token.reveal());
+        let lane = Lane::webhook(endpoint.clone(), token.reveal());
         match store.endpoint_status(&endpoint.name).await? {
             Some(status) if status.entry_fingerprint == lane.fingerprint => lane.set_disabled(true),
             Some(_) => store.set_endpoint_status(&endpoint.name, None).await?,
@@ -271,12 +363,58 @@ async fn open_lanes(
         lanes.insert(endpoint.name.clone(), Arc::new(lane));
     }
     for name in store.pending_endpoints().await? {
-        if !lanes.contains_key(&name) {
+        if !lanes.contains_key(&name) && !name.as_str().starts_with("notify:") {
             let cancelled = store.close_pending(&name, Ending::Cancelled, clock::now()).await?;
             tracing::info!(endpoint = %name, cancelled, "its entry is gone; pending deliveries are cancelled");
         }
     }
     Ok(Arc::new(lanes))
+}
+
+/// The hook listener's socket, where a port is configured.
+async fn bind_hooks(inbound: &crate::config::Inbound) -> Result<Option<TcpListener>, Error> {
+    let Some(port) = inbound.port else { return Ok(None) };
+    let address = SocketAddr::new(inbound.bind, port);
+    if !inbound.bind.is_loopback() {
+        tracing::warn!(%address, "the hook listener is reachable beyond this machine");
+    }
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(e) => Err(Error::Hooks { address, why: e.kind().to_string() }),
+    }
+}
+
+/// A lane per notifier; the console where none is configured.
+async fn open_outlets(config: &Config, client: &Client, ledger: &Arc<dyn Ledger>) -> Result<Lanes, Error> {
+    let mut lanes: HashMap<EndpointName, Arc<Lane>> = HashMap::new();
+    for (n, entry) in config.notify.iter().enumerate() {
+        let name = format!("notify:{n}");
+        let opened = Outlet::open(entry, client, ledger).await;
+        let outlet =
+            opened.map_err(|error| Error::Notifier { name: name.clone(), why: error.to_string() })?;
+        let lane = Lane::notifier(&name, outlet);
+        lanes.insert(lane.endpoint.name.clone(), Arc::new(lane));
+    }
+    if lanes.is_empty() {
+        let lane = Lane::notifier("notify:console", Outlet::console(ledger));
+        lanes.insert(lane.endpoint.name.clone(), Arc::new(lane));
+    }
+    Ok(Arc::new(lanes))
+}
+
+/// What no run may read: ringback's own files.
+fn denied(config: &Config, env: &Env, state: &StateDir) -> Vec<std::path::PathBuf> {
+    let beside = config.path.as_ref().and_then(|p| std::path::absolute(p).ok()?.parent().map(Path::to_owned));
+    let mut denied = vec![state.path().to_owned()];
+    denied.extend(crate::config::directory(env));
+    denied.extend(beside);
+    denied.dedup();
+    denied
+}
+
+fn moment() -> ringback_model::budget::Moment {
+    let at = clock::now();
+    ringback_model::budget::Moment { at, date: run::local_date(at) }
 }
 
 async fn bind(listen: &Listen) -> Result<Option<TcpListener>, Error> {
@@ -332,7 +470,7 @@ fn observer_of(config: &Config) -> ringback_observe::Config {
         desktop_dirs: if on(Agent::Claude) { config.desktop_dirs.clone() } else { Vec::new() },
         exclude_cwd_substrings: config.exclude_cwd_substrings.clone(),
         rules: config.rules.clone(),
-        window: config.window,
+        window: config.window.max(MAIN_SESSIONS),
     }
 }
 

@@ -82,6 +82,11 @@ impl View {
         self.read(|inner| inner.sessions.get(id).cloned())
     }
 
+    /// Every session that was seen.
+    pub fn all(&self) -> Vec<Shown> {
+        self.read(|inner| inner.sessions.values().cloned().collect())
+    }
+
     /// Sessions active within `window` of `now` that pass the filter, newest activity first, as listed.
     pub fn list(&self, filter: &Filter, window: Duration, now: Timestamp) -> Vec<Value> {
         let oldest = now.minus(window);

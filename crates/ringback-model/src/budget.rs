@@ -71,7 +71,7 @@ impl Budget {
     /// Takes one ping.
     pub fn take(&mut self, limits: Limits, now: Moment) -> Result<(), Exhausted> {
         self.bring_to(limits, now);
-        if self.available < 1.0 - HAIR {
+        if self.whole() < 1.0 {
             return Err(Exhausted);
         }
         self.available = (self.available - 1.0).max(0.0);
@@ -88,6 +88,12 @@ impl Budget {
         }
     }
 
+    /// Sets how many pings are left, at most the capacity; the user's hand.
+    pub fn set(&mut self, available: u32, limits: Limits, now: Moment) {
+        self.bring_to(limits, now);
+        self.available = f64::from(available.min(limits.capacity));
+    }
+
     /// Counts a critical ping.
     pub fn count_critical(&mut self, limits: Limits, now: Moment) {
         self.bring_to(limits, now);
@@ -98,10 +104,10 @@ impl Budget {
     pub fn level(&self, limits: Limits, now: Moment) -> Level {
         let mut there = self.clone();
         there.bring_to(limits, now);
-        let whole = (there.available + HAIR).floor();
+        let whole = there.whole();
         let next_refill_minutes = (whole < f64::from(limits.capacity)).then(|| {
             let missing = 1.0 - (there.available - whole).clamp(0.0, 1.0);
-            whole_number((missing * f64::from(limits.refill_minutes) - HAIR).ceil())
+            whole_number((missing * f64::from(limits.refill_minutes) - HAIR).ceil().max(1.0))
         });
         Level {
             available: whole_number(whole),
@@ -110,6 +116,10 @@ impl Budget {
             used_today: there.daily_used,
             critical_today: there.critical_used,
         }
+    }
+
+    fn whole(&self) -> f64 {
+        (self.available + HAIR).floor()
     }
 
     fn bring_to(&mut self, limits: Limits, now: Moment) {
@@ -175,11 +185,6 @@ impl fmt::Display for Level {
 }
 
 /// `value` is whole and within `0..=u32::MAX`: both factors of every call come from `u32`s.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the cast saturates and the value is whole"
-)]
 fn whole_number(value: f64) -> u32 {
     value as u32
 }
@@ -194,7 +199,7 @@ mod tests {
 
     /// `minutes` after some local midnight.
     fn moment(minutes: i64) -> Moment {
-        let day = i8::try_from(1 + minutes.div_euclid(1440)).unwrap();
+        let day = i8::try_from(10 + minutes.div_euclid(1440)).unwrap();
         Moment { at: Timestamp::from_millis(minutes * 60_000), date: date(2026, 5, day) }
     }
 
@@ -279,8 +284,11 @@ mod tests {
         assert_eq!(level(2).to_string(), "2/2");
         assert_eq!(level(0).to_string(), "0/0");
         assert_eq!(level(8).to_string(), "5/8 (next refill in 90 min)");
-        assert_eq!(Budget::full(Limits { capacity: 0, ..LIMITS }, moment(0)).take(
-            Limits { capacity: 0, refill_minutes: 0 }, moment(99)), Err(Exhausted));
+        assert_eq!(
+            Budget::full(Limits { capacity: 0, ..LIMITS }, moment(0))
+                .take(Limits { capacity: 0, refill_minutes: 0 }, moment(99)),
+            Err(Exhausted)
+        );
     }
 
     #[test]
@@ -304,7 +312,7 @@ mod tests {
         let text = serde_json::to_string(&budget).unwrap();
         assert_eq!(
             text,
-            r#"{"available":4.0,"updated_at":"1970-01-01T00:07:00Z","daily_used":1,"critical_used":0,"day":"2026-05-01"}"#
+            r#"{"available":4.0,"updated_at":"1970-01-01T00:07:00Z","daily_used":1,"critical_used":0,"day":"2026-05-10"}"#
         );
         assert_eq!(serde_json::from_str::<Budget>(&text).unwrap(), budget);
     }

@@ -66,6 +66,8 @@ pub enum EventKind {
     StateTransition,
     /// A test sent by the operator.
     Ping,
+    /// A message to the user, for the notifiers; its body has a shape of its own.
+    Message,
 }
 
 /// Links into the API.

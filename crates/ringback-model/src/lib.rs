@@ -7,14 +7,21 @@
 //! argument.
 
 pub mod activity;
+pub mod budget;
 pub mod delivery;
 pub mod endpoint;
+pub mod escape;
 pub mod event;
 pub mod ids;
+pub mod inbound;
+pub mod ping;
+pub mod prompt;
+pub mod run;
 pub mod session;
 pub mod time;
 pub mod tool;
 pub mod transition;
+pub mod updates;
 
 pub use activity::{Activity, Reason, Rules, Verdict};
 pub use delivery::{Attempt, Delivery, DeliveryState, Failure, Outcome};

@@ -14,21 +14,17 @@ use crate::time::Timestamp;
 
 words! {
     /// What a run owes the main session (`update_main_session`).
+    #[derive(Default)]
     UpdatePolicy, "update_main_session" {
         /// A report, whatever happened.
         Always = "always",
         /// A report if it pinged the user.
+        #[default]
         OnPing = "on_ping",
         /// Nothing, but it may report.
         Freely = "freely",
         /// Nothing, and it cannot report.
         Blocked = "blocked",
-    }
-}
-
-impl Default for UpdatePolicy {
-    fn default() -> Self {
-        UpdatePolicy::OnPing
     }
 }
 
@@ -93,6 +89,12 @@ impl PendingUpdates {
         std::mem::take(self)
     }
 
+    /// Takes out what was shown, and nothing that came since.
+    pub fn forget(&mut self, shown: &PendingUpdates) {
+        self.updates.retain(|update| !shown.updates.contains(update));
+        self.omitted = self.omitted.saturating_sub(shown.omitted);
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.entries() == 0
@@ -141,7 +143,8 @@ impl PendingUpdates {
         }
         for update in &self.updates {
             let source = escape::one_line(&update.source);
-            let message = escape::one_line(&update.message);
+            // Escapes are longer than what they stand for.
+            let message = escape::cut_with_mark(&escape::one_line(&update.message), UPDATE_CHARS);
             out.push_str(&format!("\n- ({}) {source}: {message}", ago(update.at, now)));
         }
         Some(out)

@@ -1,9 +1,12 @@
-//! What every engine must do, as one story per sentence of the [`Store`]'s contract.
+//! What every engine must do, as one story per sentence of the [`Store`]'s contract; those of the
+//! [`Ledger`](crate::Ledger) are in [`ledger`].
 //!
 //! Behind the feature `contract`, so that the tests of each engine run the same stories. A story that fails panics.
 //! What only one engine promises (durability, the cap of the queue) is tested beside that engine.
 
 #![expect(clippy::unwrap_used, reason = "a story is a test: it fails by panicking")]
+
+pub mod ledger;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -169,12 +172,12 @@ async fn an_event_is_claimed_with_its_exact_bytes(store: &dyn Store) {
 
     let claims = claim(store, "e", 10, 10).await;
     assert_eq!(claims.len(), 1);
-    let Claim { delivery, tries, session_id, body: claimed } = &claims[0];
+    let Claim { delivery, tries, session_id, kind, body: claimed } = &claims[0];
     assert_eq!(*claimed, body);
     assert_eq!((delivery.event_id, &delivery.endpoint), (event(1, "s").id, &endpoint("e")));
     assert_eq!((delivery.state, delivery.attempts, *tries), (DeliveryState::Pending, 0, 0));
     assert_eq!((delivery.created_at, delivery.due_at), (t(10), t(10)));
-    assert_eq!(*session_id, SessionId::new("s"));
+    assert_eq!((session_id, *kind), (&SessionId::new("s"), EventKind::StateTransition));
 
     let detail = store.delivery(delivery.id).await.unwrap().unwrap();
     assert_eq!((detail.body, &detail.row.delivery, detail.attempts), (body, delivery, vec![]));
@@ -387,6 +390,8 @@ async fn transitions_are_the_newest_of_the_session_newest_last(store: &dyn Store
     assert_eq!(store.transitions(&session, 10).await, Ok(vec![event(1, "s"), event(2, "s"), event(5, "s")]));
     assert_eq!(store.transitions(&session, 2).await, Ok(vec![event(2, "s"), event(5, "s")]));
     assert_eq!(store.transitions(&session, 0).await, Ok(vec![]));
+    let kinds: Vec<EventKind> = claim(store, "e", 10, 10).await.iter().map(|c| c.kind).collect();
+    assert_eq!(kinds, [EventKind::StateTransition, EventKind::StateTransition, EventKind::Ping]);
 }
 
 async fn counts_follow_every_change(store: &dyn Store) {

@@ -1,7 +1,8 @@
-//! The durable store of ringback: session states, events, deliveries and attempts.
+//! The durable store of ringback: session states, events, deliveries and attempts, and the journal of runs.
 //!
-//! Owns: the [`Store`] trait, which says what the domain needs kept; [`SqliteStore`], which keeps it on disk; and
-//! [`MemoryStore`], which keeps it for the life of the process. One suite, `contract`, is run on both.
+//! Owns: the [`Store`] trait, which says what the domain needs kept of what goes out, and [`Ledger`], which says the
+//! same of what comes in; [`SqliteStore`], which keeps both on disk; and [`MemoryStore`], which keeps them for the
+//! life of the process. One suite, `contract`, is run on both engines.
 //!
 //! Deliberately absent: clocks (every instant is an argument), HTTP, configuration, and any decision about what a
 //! delivery's outcome means. That is [`ringback_model::delivery`]; this crate writes down what it decided.
@@ -16,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use ringback_model::delivery::Next;
+use ringback_model::event::EventKind;
 use ringback_model::{
     Activity, Agent, Attempt, Delivery, DeliveryId, DeliveryState, EndpointName, Event, SessionId,
     SessionState, Timestamp,
@@ -24,6 +26,7 @@ use ringback_model::{
 mod error;
 mod latency;
 mod leases;
+mod ledger;
 mod memory;
 mod sqlite;
 
@@ -31,6 +34,7 @@ mod sqlite;
 pub mod contract;
 
 pub use error::Error;
+pub use ledger::{Accept, Accepted, CallKey, Ledger, PRUNED_AT_ONCE, RunQuery, Save};
 pub use memory::{MAX_FINISHED, MAX_PENDING, MemoryStore};
 pub use sqlite::SqliteStore;
 
@@ -175,6 +179,8 @@ pub struct Claim {
     pub tries: u32,
     /// The event's session.
     pub session_id: SessionId,
+    /// The event's kind.
+    pub kind: EventKind,
     /// The event's bytes, exactly as recorded.
     pub body: Bytes,
 }
@@ -248,11 +254,11 @@ impl Default for DeliveryQuery {
 
 /// A place in a listing, opaque: only what a [`Page`] gave is worth anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor(pub(crate) DeliveryId);
+pub struct Cursor(pub(crate) i64);
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}", self.0.0)
+        write!(f, "{:x}", self.0)
     }
 }
 
@@ -265,7 +271,7 @@ impl FromStr for Cursor {
     type Err = NotACursor;
 
     fn from_str(s: &str) -> Result<Self, NotACursor> {
-        i64::from_str_radix(s, 16).map(|id| Cursor(DeliveryId(id))).map_err(|_| NotACursor)
+        i64::from_str_radix(s, 16).map(Cursor).map_err(|_| NotACursor)
     }
 }
 
@@ -280,11 +286,16 @@ pub struct Page<T> {
 
 impl<T> Page<T> {
     /// Cuts rows, of which one more than the page's size was looked for, to the page.
-    pub(crate) fn cut(mut items: Vec<T>, size: usize, id: impl Fn(&T) -> DeliveryId) -> Self {
+    pub(crate) fn cut(mut items: Vec<T>, size: usize, id: impl Fn(&T) -> i64) -> Self {
         let is_more = items.len() > size;
         items.truncate(size);
         let next = items.last().filter(|_| is_more).map(|last| Cursor(id(last)));
         Page { items, next }
+    }
+
+    /// The same page of something else.
+    pub(crate) fn map<U>(self, change: impl FnMut(T) -> U) -> Page<U> {
+        Page { items: self.items.into_iter().map(change).collect(), next: self.next }
     }
 }
 
@@ -411,8 +422,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_survives_its_text_and_other_text_is_no_cursor() {
-        let cursor = Cursor(DeliveryId(4711));
+    fn a_cursor_comes_back_from_its_text_and_other_text_is_no_cursor() {
+        let cursor = Cursor(4711);
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
         for text in ["", "zz", "4711 ", "ffffffffffffffffff"] {
             assert_eq!(text.parse::<Cursor>(), Err(NotACursor), "{text:?}");

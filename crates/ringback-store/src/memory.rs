@@ -1,7 +1,11 @@
-//! The engine for `durability = "memory"`: nothing outlives the process, and everything is bounded.
+//! The engine for `durability = "memory"`: nothing outlives the process, and all that [`Store`] asks for is bounded.
+//! Runs stay until [`Ledger::prune_runs`](crate::Ledger::prune_runs), because more than this engine knows goes with
+//! them.
 //!
 //! Also the model that the engine on disk is tested against, so it is written to be read: plain maps under one
 //! lock, no step of which waits for anything.
+
+mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,6 +18,7 @@ use ringback_model::{
     Timestamp,
 };
 
+use self::ledger::Runs;
 use crate::latency::{WINDOW, percentiles};
 use crate::leases::Leases;
 use crate::{
@@ -58,6 +63,7 @@ struct Tables {
     /// Events with no pending delivery, by the end of their last one.
     finished: BTreeSet<(Timestamp, u64)>,
     leases: Leases,
+    runs: Runs,
 }
 
 struct Kept {
@@ -147,6 +153,7 @@ impl Tables {
                     delivery: queued.delivery.clone(),
                     tries: queued.tries,
                     session_id: kept.event.session_id.clone(),
+                    kind: kept.event.event,
                     body: kept.body.clone(),
                 })
             })
@@ -262,7 +269,7 @@ impl Tables {
 
     fn deliveries(&self, query: &DeliveryQuery) -> Page<DeliveryRow> {
         let size = query.page_size();
-        let before = query.cursor.map_or(DeliveryId(i64::MAX), |c| c.0);
+        let before = DeliveryId(query.cursor.map_or(i64::MAX, |c| c.0));
         let rows = self
             .deliveries
             .range(..before)
@@ -273,7 +280,7 @@ impl Tables {
             .filter(|row| query.session.as_ref().is_none_or(|s| *s == row.session_id))
             .take(size + 1)
             .collect();
-        Page::cut(rows, size, |row: &DeliveryRow| row.delivery.id)
+        Page::cut(rows, size, |row: &DeliveryRow| row.delivery.id.0)
     }
 }
 

@@ -180,3 +180,15 @@ async fn read_body(
     }
     Ok(body)
 }
+
+/// Sends one request on a connection of its own, with exactly these headers beside connection, content-length and,
+/// unless it is given, host. Panics when there is no answer.
+pub async fn request(
+    to: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Reply {
+    send(to, method, target, headers, body).await.unwrap_or_else(|e| panic!("{method} {target} at {to}: {e}"))
+}

@@ -1,7 +1,7 @@
 //! What the tests put around ringback: a scripted receiver, a scripted model, a home of its own, real agents.
 //!
 //! Owns: both ends of the wire, so that a test reads as a story. [`Receiver`] is the endpoint that webhooks go to;
-//! [`ModelServer`] is the model that a real agent CLI talks to; [`Home`] is a directory and an environment in which
+//! [`ModelServer`] is the model that a real agent CLI talks to; [`FakeDiscord`] is where a notifier's messages go; [`Home`] is a directory and an environment in which
 //! the binary and the agents run; [`Agents`] are the installed CLIs.
 //!
 //! Deliberately absent: ringback's own wire code. Requests are read by a parser that is written here, and
@@ -16,6 +16,7 @@
 
 mod agents;
 mod daemon;
+mod discord;
 mod home;
 mod http;
 mod model_server;
@@ -27,8 +28,9 @@ pub use nix::sys::signal::Signal;
 
 pub use agents::{Agents, is_ci, skipped};
 pub use daemon::Daemon;
+pub use discord::{DiscordFault, DiscordMessage, FakeDiscord, FakeDiscordConfig};
 pub use home::Home;
-pub use http::{Message, Reply};
+pub use http::{Message, Reply, request};
 pub use model_server::{Asked, ModelRequest, ModelServer, Script, Truth, Turn};
 pub use program::{Ended, Line, Program, Stream};
 pub use receiver::{Answer, Received, Receiver};

@@ -115,6 +115,20 @@ impl Client {
         timeout: Duration,
         now: Timestamp,
     ) -> Reply {
+        let (answer, _) = self.exchange(url, headers, body, timeout, now).await?;
+        Ok(answer)
+    }
+
+    /// As [`Client::send`], with the body of the answer as it came, for a caller that has to read it: at most
+    /// [`BODY_LIMIT`] bytes, in which nothing is masked.
+    pub async fn exchange(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        timeout: Duration,
+        now: Timestamp,
+    ) -> Result<(Answer, Vec<u8>), Failure> {
         let Ok(url) = Url::parse(url) else {
             return Err(Failure::Broken("the endpoint's url is not valid".to_owned()));
         };
@@ -125,7 +139,7 @@ impl Client {
             read(response, &url, &hidden, began, now).await
         };
         match tokio::time::timeout(timeout, exchange).await {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(answered)) => Ok(answered),
             Ok(Err(error)) => Err(failure::classify(&error, &hidden)),
             Err(_elapsed) => Err(Failure::Timeout),
         }
@@ -138,7 +152,7 @@ async fn read(
     hidden: &Hidden,
     began: Instant,
     now: Timestamp,
-) -> Result<Answer, reqwest::Error> {
+) -> Result<(Answer, Vec<u8>), reqwest::Error> {
     let answered_at = now.plus(began.elapsed());
     let status = response.status();
     let headers = response.headers();
@@ -149,17 +163,16 @@ async fn read(
         location: if status.is_redirection() { location(headers, url, hidden) } else { None },
         excerpt: String::new(),
     };
-    let mut head = Vec::new();
-    let mut seen = 0;
-    while seen < BODY_LIMIT
+    let mut body = Vec::new();
+    while body.len() < BODY_LIMIT
         && let Some(chunk) = response.chunk().await?
     {
-        seen = seen.saturating_add(chunk.len());
-        let wanted = chunk.len().min(HEAD_LIMIT - head.len());
-        head.extend_from_slice(&chunk[..wanted]);
+        let wanted = chunk.len().min(BODY_LIMIT - body.len());
+        body.extend_from_slice(&chunk[..wanted]);
     }
-    answer.excerpt = hidden.clean(&String::from_utf8_lossy(&head), EXCERPT_LIMIT);
-    Ok(answer)
+    let head = &body[..body.len().min(HEAD_LIMIT)];
+    answer.excerpt = hidden.clean(&String::from_utf8_lossy(head), EXCERPT_LIMIT);
+    Ok((answer, body))
 }
 
 /// `Retry-After` as a wait from `now`: whole seconds, or an HTTP date (RFC 9110, 10.2.3). A date in the past is no

@@ -69,6 +69,7 @@ fn kind_name(kind: EventKind) -> &'static str {
     match kind {
         EventKind::StateTransition => "state_transition",
         EventKind::Ping => "ping",
+        EventKind::Message => "message",
     }
 }
 

@@ -86,6 +86,13 @@ impl From<supervise::Error> for Error {
                 Error::usage(format!("cannot listen on {address}: {why}"))
                     .mend("set [server] listen to another ADDRESS:PORT, or to \"none\"")
             }
+            error @ supervise::Error::Notifier { .. } => {
+                Error::usage(error.to_string()).mend("correct its [[notify]] entry")
+            }
+            supervise::Error::Hooks { address, why } => {
+                Error::usage(format!("cannot listen for hooks on {address}: {why}"))
+                    .mend("set WEBHOOK_PORT or [inbound] port to a free port")
+            }
             error @ (supervise::Error::Client(_) | supervise::Error::Thread(_)) => Error::failed(error.to_string()),
         }
     }

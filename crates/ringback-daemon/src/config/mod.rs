@@ -4,10 +4,12 @@
 //! `$RINGBACK_CONFIG`, else `$XDG_CONFIG_HOME/ringback/config.toml` or `config.json` there; no file is needed.
 //! A `.env` file beside it adds variables that are not set, if only its owner can read it.
 
+mod inbound;
 mod node;
 mod section;
 mod units;
 
+pub use inbound::{AgentEntry, Inbound, Notify, Runs, Workspace};
 pub use units::duration;
 mod webhooks;
 
@@ -48,6 +50,14 @@ pub struct Config {
     pub delivery: Delivery,
     /// Good entries of `webhooks`, in file order.
     pub endpoints: Vec<Endpoint>,
+    /// The listener for `/hook/*`.
+    pub inbound: Inbound,
+    /// How agents are run.
+    pub runs: Runs,
+    /// How many times runs may interrupt the user.
+    pub ping_budget: ringback_model::budget::Limits,
+    /// How the user is told.
+    pub notify: Vec<Notify>,
     /// What should be said once at start.
     pub warnings: Vec<String>,
 }
@@ -203,6 +213,12 @@ fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
         Some(entries) => webhooks::read(entries, env, &base, &backoff, &problems),
         None => Vec::new(),
     };
+    let mut never: BTreeSet<String> = ["RINGBACK_API_PASSPHRASE".to_owned()].into();
+    never.extend(webhooks::secret_variables(&root));
+    let inbound = inbound::inbound(&top, env, &base, &mut never);
+    let notify = inbound::notify(&top, env, &mut never);
+    let runs = inbound::runs(&top, env, never);
+    let ping_budget = inbound::ping_budget(&top);
     top.finish();
 
     let Problems { errors, warnings } = problems.into_inner();
@@ -222,6 +238,10 @@ fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
         rules,
         delivery,
         endpoints,
+        inbound,
+        runs,
+        ping_budget,
+        notify,
         warnings,
     })
 }

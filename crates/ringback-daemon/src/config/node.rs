@@ -13,8 +13,7 @@ pub(crate) struct Node {
 pub(crate) enum Value {
     Text(String),
     Whole(i64),
-    /// No key takes one; kept for the message that says so.
-    Real,
+    Real(f64),
     Flag(bool),
     List(Vec<Node>),
     Table(Vec<(String, Node)>),
@@ -28,7 +27,7 @@ impl Value {
         match self {
             Value::Text(_) => "a string",
             Value::Whole(_) => "a whole number",
-            Value::Real => "a number",
+            Value::Real(_) => "a number",
             Value::Flag(_) => "true or false",
             Value::List(_) => "a list",
             Value::Table(_) => "a table",
@@ -78,7 +77,7 @@ fn of_value(text: &str, value: &toml_edit::Value) -> Node {
     let value = match value {
         toml_edit::Value::String(s) => Value::Text(s.value().clone()),
         toml_edit::Value::Integer(n) => Value::Whole(*n.value()),
-        toml_edit::Value::Float(_) => Value::Real,
+        toml_edit::Value::Float(n) => Value::Real(*n.value()),
         toml_edit::Value::Boolean(b) => Value::Flag(*b.value()),
         toml_edit::Value::Datetime(d) => Value::Text(d.value().to_string()),
         toml_edit::Value::Array(list) => Value::List(list.iter().map(|v| of_value(text, v)).collect()),
@@ -101,7 +100,9 @@ fn of_json(value: serde_json::Value) -> Node {
     let value = match value {
         serde_json::Value::Null => Value::Nothing,
         serde_json::Value::Bool(b) => Value::Flag(b),
-        serde_json::Value::Number(n) => n.as_i64().map_or(Value::Real, Value::Whole),
+        serde_json::Value::Number(n) => {
+            n.as_i64().map_or_else(|| Value::Real(n.as_f64().unwrap_or(f64::NAN)), Value::Whole)
+        }
         serde_json::Value::String(s) => Value::Text(s),
         serde_json::Value::Array(list) => Value::List(list.into_iter().map(of_json).collect()),
         serde_json::Value::Object(map) => {

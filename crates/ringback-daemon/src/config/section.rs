@@ -185,6 +185,61 @@ impl<'a> Section<'a> {
         Some(Section::new(&self.name(key), node, self.problems))
     }
 
+    /// An amount of money or the like: zero or more.
+    pub(crate) fn amount(&self, key: &'static str) -> Option<f64> {
+        const EXPECTED: &str = "a number, zero or more";
+        let node = self.node(key)?;
+        match node.value {
+            Value::Whole(n) if n >= 0 => u32::try_from(n).ok().map(f64::from),
+            Value::Real(n) if n.is_finite() && n >= 0.0 => Some(n),
+            _ => {
+                self.wrong(key, node, EXPECTED);
+                None
+            }
+        }
+    }
+
+    /// The tables below a key whose names the user chose.
+    pub(crate) fn tables(&self, key: &'static str) -> Vec<(String, Section<'a>)> {
+        let Some(node) = self.node(key) else { return Vec::new() };
+        let Value::Table(entries) = &node.value else {
+            self.wrong(key, node, "a table of tables");
+            return Vec::new();
+        };
+        let path = self.name(key);
+        entries
+            .iter()
+            .map(|(name, node)| (name.clone(), Section::new(&format!("{path}.{name}"), node, self.problems)))
+            .collect()
+    }
+
+    /// The tables of a list.
+    pub(crate) fn tables_of_list(&self, key: &'static str) -> Vec<Section<'a>> {
+        let path = self.name(key);
+        let list = self.list(key, "a list of tables").unwrap_or_default();
+        let named = |(i, node)| Section::new(&format!("{path}[{i}]"), node, self.problems);
+        list.iter().enumerate().map(named).collect()
+    }
+
+    /// Names and strings that the user chose.
+    pub(crate) fn pairs(&self, key: &'static str) -> std::collections::BTreeMap<String, String> {
+        let Some(node) = self.node(key) else { return Default::default() };
+        let Value::Table(entries) = &node.value else {
+            self.wrong(key, node, "a table of names and strings");
+            return Default::default();
+        };
+        entries
+            .iter()
+            .filter_map(|(name, node)| match &node.value {
+                Value::Text(text) => Some((name.clone(), text.clone())),
+                _ => {
+                    self.error(key, "expected a table of names and strings");
+                    None
+                }
+            })
+            .collect()
+    }
+
     /// The keys and values of a free-form table of flags.
     pub(crate) fn flags(&self, key: &'static str) -> Vec<(String, bool)> {
         let Some(node) = self.node(key) else { return Vec::new() };

@@ -279,3 +279,20 @@ fn projects(s: &Section<'_>, env: &Env) -> Option<Option<globset::GlobSet>> {
         }
     }
 }
+
+/// Variables that entries name for their secrets, good entries or not.
+pub(super) fn secret_variables(root: &Node) -> Vec<String> {
+    use super::node::Value;
+    fn get<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
+        match &node.value {
+            Value::Table(entries) => entries.iter().find(|(k, _)| k == key).map(|(_, v)| v),
+            _ => None,
+        }
+    }
+    let Some(Node { value: Value::List(entries), .. }) = get(root, "webhooks") else { return Vec::new() };
+    let names = entries.iter().filter_map(|entry| match &get(entry, "secret_env")?.value {
+        Value::Text(name) => Some(name.clone()),
+        _ => None,
+    });
+    names.collect()
+}

@@ -19,11 +19,7 @@ pub(super) struct Listing {
 }
 
 pub(super) async fn list(State(app): State<App>, Query(query): Query<Listing>) -> Result<Json<Value>, Error> {
-    let limit = match query.limit.as_deref().map(str::parse::<usize>) {
-        None => 100,
-        Some(Ok(limit)) if (1..=1000).contains(&limit) => limit,
-        Some(_) => return Err(Error::BadRequest("limit must be a whole number from 1 to 1000".to_owned())),
-    };
+    let limit = super::limit(query.limit.as_deref())?;
     let state = query.state.map(|s| s.parse()).transpose();
     let cursor = query.cursor.map(|c| c.parse()).transpose();
     let page = app

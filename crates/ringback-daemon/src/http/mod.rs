@@ -4,6 +4,7 @@ mod deliveries;
 mod events;
 mod gate;
 mod health;
+mod runs;
 mod sessions;
 mod webhooks;
 
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use crate::feed::Feed;
 use crate::lane::Lanes;
 use crate::record::{Health, Origin};
+use crate::run::Runs;
 use crate::view::View;
 
 /// What the handlers share. Cheap to clone.
@@ -30,6 +32,7 @@ pub(crate) struct App {
     pub(crate) store: Arc<dyn Store>,
     /// Where names are kept: on disk in both durability modes.
     pub(crate) names: Arc<dyn Store>,
+    pub(crate) runs: Runs,
     pub(crate) view: View,
     pub(crate) feed: Feed,
     pub(crate) lanes: Lanes,
@@ -62,6 +65,16 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/deliveries", get(deliveries::list))
         .route("/api/deliveries/{id}", get(deliveries::show))
         .route("/api/events", get(events::stream))
+        .route("/api/runs", get(runs::list).post(runs::trigger))
+        .route("/api/runs/{id}", get(runs::show))
+        .route("/api/runs/{id}/cancel", post(runs::cancel))
+        .route("/api/runs/{id}/log", get(runs::log))
+        .route("/api/updates", get(runs::updates))
+        .route("/api/updates/pop", post(runs::pop))
+        .route("/api/updates/hand-over", post(runs::hand_over))
+        .route("/api/budget", get(runs::budget).put(runs::set_budget))
+        .route("/api/main", get(runs::main).put(runs::set_main))
+        .route("/api/notify/test", post(runs::test_notifiers))
         .layer(axum::middleware::from_fn_with_state(app.clone(), gate::token));
     let probes = Router::new()
         .route("/healthz", get(health::alive))
@@ -77,6 +90,15 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app)
 }
 
+/// Rows of one page: `limit`, 1 to 1000.
+fn limit(given: Option<&str>) -> Result<usize, Error> {
+    match given.map(str::parse::<usize>) {
+        None => Ok(100),
+        Some(Ok(limit)) if (1..=1000).contains(&limit) => Ok(limit),
+        Some(_) => Err(Error::BadRequest("limit must be a whole number from 1 to 1000".to_owned())),
+    }
+}
+
 /// Why a request is not answered as asked.
 #[derive(Debug)]
 pub(crate) enum Error {
@@ -85,6 +107,7 @@ pub(crate) enum Error {
     Forbidden(&'static str),
     NotFound(&'static str),
     Method,
+    Conflict(&'static str),
     Store(ringback_store::Error),
     NotReady(String),
 }
@@ -109,6 +132,7 @@ impl IntoResponse for Error {
             Error::Forbidden(text) => answer(StatusCode::FORBIDDEN, text),
             Error::NotFound(text) => answer(StatusCode::NOT_FOUND, text),
             Error::Method => answer(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
+            Error::Conflict(text) => answer(StatusCode::CONFLICT, text),
             Error::Store(error) => {
                 tracing::warn!(%error, "a request failed in the store");
                 answer(StatusCode::SERVICE_UNAVAILABLE, "storage unavailable")

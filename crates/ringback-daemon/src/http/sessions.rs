@@ -51,7 +51,8 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Resu
     let transitions = app.store.transitions(&id, TRANSITIONS).await?;
     if let Value::Object(map) = &mut value {
         map.insert("transitions".to_owned(), json!(transitions));
-        map.insert("run_id".to_owned(), Value::Null);
+        let run = app.runs.run_of(&id).map(|(run, _)| run);
+        map.insert("run_id".to_owned(), json!(run));
     }
     Ok(Json(value))
 }

@@ -49,7 +49,7 @@ pub(super) fn deliveries(conn: &Connection, query: &DeliveryQuery) -> Result<Pag
     let endpoint = query.endpoint.as_ref().map(|e| e.as_str());
     let state = query.state.map(state_code);
     let session = query.session.as_ref().map(|s| s.as_str());
-    let before = query.cursor.map(|c| c.0.0);
+    let before = query.cursor.map(|c| c.0);
 
     let mut conditions = Vec::new();
     let mut values: Vec<(&str, &dyn ToSql)> = vec![(":limit", &limit)];
@@ -81,7 +81,7 @@ pub(super) fn deliveries(conn: &Connection, query: &DeliveryQuery) -> Result<Pag
          WHERE {conditions} ORDER BY d.delivery DESC LIMIT :limit"
     );
     let rows = conn.prepare_cached(&sql)?.query_map(&values[..], read_row)?.collect::<Result<_>>()?;
-    Ok(Page::cut(rows, size, |row: &DeliveryRow| row.delivery.id))
+    Ok(Page::cut(rows, size, |row: &DeliveryRow| row.delivery.id.0))
 }
 
 pub(super) fn delivery(conn: &Connection, id: DeliveryId) -> Result<Option<DeliveryDetail>> {

@@ -5,7 +5,7 @@ use ringback_model::{Delivery, DeliveryId, DeliveryState, EndpointName, EventId,
 use rusqlite::{Connection, Result, Row};
 use uuid::Uuid;
 
-use super::rows::instant;
+use super::rows::{instant, kind};
 use crate::Claim;
 use crate::leases::{Held, Leases};
 
@@ -26,7 +26,7 @@ pub(super) fn claim(
 ) -> Result<Vec<Claim>> {
     let due = due(conn, leases.held(endpoint, now), endpoint, now, limit)?;
     let mut find = conn.prepare_cached(
-        "SELECT d.delivery, e.id, d.attempts, e.recorded_at, d.due_at, d.tries, e.session_id, e.body
+        "SELECT d.delivery, e.id, d.attempts, e.recorded_at, d.due_at, d.tries, e.session_id, e.kind, e.body
          FROM delivery d JOIN event e ON e.event = d.event WHERE d.delivery = ?1",
     )?;
     let claims: Vec<Claim> = due
@@ -73,7 +73,8 @@ fn read_claim(row: &Row<'_>, endpoint: &EndpointName) -> Result<Claim> {
         delivery,
         tries: row.get(5)?,
         session_id: SessionId::new(row.get::<_, String>(6)?),
-        body: Bytes::from(row.get::<_, Vec<u8>>(7)?),
+        kind: kind(row, 7)?,
+        body: Bytes::from(row.get::<_, Vec<u8>>(8)?),
     })
 }
 

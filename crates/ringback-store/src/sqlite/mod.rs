@@ -6,14 +6,18 @@
 //!
 //! Deliberately absent: the process's own lock. Whoever opens the file twice gets no error and two sets of leases.
 
+mod accept;
 mod browse;
 mod claim;
 mod failure;
 mod file;
+mod ledger;
 mod prune;
 mod reader;
 mod record;
 mod rows;
+mod runs;
+mod save;
 mod schema;
 mod settle;
 mod tally;

@@ -31,8 +31,22 @@ pub(super) const fn kind_word(kind: EventKind) -> &'static str {
     match kind {
         EventKind::StateTransition => "state_transition",
         EventKind::Ping => "ping",
+        EventKind::Message => "message",
     }
 }
+
+/// The kind of an event.
+pub(super) fn kind(row: &Row<'_>, column: usize) -> Result<EventKind> {
+    let word = row.get_ref(column)?.as_str().map_err(|e| unreadable(column, e))?;
+    let known = [EventKind::StateTransition, EventKind::Ping, EventKind::Message];
+    let found = known.into_iter().find(|kind| kind_word(*kind) == word);
+    found.ok_or_else(|| unreadable(column, UnknownKind))
+}
+
+/// The word is no event's kind that this version knows.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown kind of event")]
+struct UnknownKind;
 
 /// A word of a closed set.
 pub(super) fn word<T>(row: &Row<'_>, column: usize) -> Result<T>

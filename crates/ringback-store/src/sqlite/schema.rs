@@ -1,6 +1,6 @@
 //! The tables, and how an older file becomes a newer one.
 //!
-//! Times are milliseconds since the Unix epoch, event ids 16 bytes, closed sets of words the contract's words
+//! Times are milliseconds since the Unix epoch, ids of events and runs 16 bytes, closed sets of words the contract's words
 //! (states of deliveries: numbers, because a partial index hangs on them; see `rows`). Names of endpoints are
 //! interned: a delivery's row is some twenty bytes.
 
@@ -13,7 +13,7 @@ use crate::Error;
 pub(super) const APPLICATION_ID: i32 = 0x5262_5374;
 
 /// From schema version N to N + 1, at index N. Never edited once released: a change is one more step at the end.
-const MIGRATIONS: &[&str] = &[FIRST];
+const MIGRATIONS: &[&str] = &[FIRST, RUNS];
 
 const FIRST: &str = "
 CREATE TABLE session (
@@ -110,6 +110,44 @@ CREATE TABLE finished (
     ended_at INTEGER NOT NULL
 );
 CREATE INDEX finished_by_end ON finished (ended_at);
+";
+
+const RUNS: &str = "
+-- Numbered in the order in which they were accepted.
+CREATE TABLE run (
+    run        INTEGER PRIMARY KEY,
+    id         BLOB NOT NULL UNIQUE,
+    state      TEXT NOT NULL,
+    source     TEXT NOT NULL,
+    session_id TEXT,
+    created_at INTEGER NOT NULL,
+    -- NULL = it is open.
+    ended_at   INTEGER,
+    cost_usd   REAL,
+    -- All of it: the columns above repeat what is searched for.
+    json       TEXT NOT NULL
+);
+CREATE INDEX run_of_state ON run (state);
+CREATE INDEX run_of_source ON run (source);
+CREATE INDEX run_of_session ON run (session_id) WHERE session_id IS NOT NULL;
+CREATE INDEX run_by_end ON run (ended_at, cost_usd) WHERE ended_at IS NOT NULL;
+
+ALTER TABLE tally ADD COLUMN queued_runs INTEGER NOT NULL DEFAULT 0;
+
+-- No reference to the run: a repeated call gets its first answer even when the run was pruned.
+CREATE TABLE call_key (
+    scope      TEXT NOT NULL,
+    value      TEXT NOT NULL,
+    run_id     BLOB NOT NULL,
+    expires_at INTEGER NOT NULL,
+    PRIMARY KEY (scope, value)
+) WITHOUT ROWID;
+CREATE INDEX call_key_by_end ON call_key (expires_at);
+
+CREATE TABLE value (
+    name  TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
 ";
 
 /// Returns the schema version of the file, 0 for one without tables, and refuses what this binary must not touch.

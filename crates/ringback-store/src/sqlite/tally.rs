@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use ringback_model::run::RunState;
 use ringback_model::{Attempt, DeliveryState, EndpointName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
@@ -43,6 +44,7 @@ impl Endpoints {
 #[derive(Default)]
 pub(super) struct Tally {
     events: i64,
+    queued_runs: i64,
     endpoints: HashMap<i64, Change>,
 }
 
@@ -64,6 +66,17 @@ impl Tally {
     /// Counts a new event.
     pub(super) fn event(&mut self) {
         self.events += 1;
+    }
+
+    /// Counts a run that is in another state than before; `None` = it is new.
+    pub(super) fn run_changed(&mut self, before: Option<RunState>, after: RunState) {
+        self.queued_runs +=
+            i64::from(after == RunState::Queued) - i64::from(before == Some(RunState::Queued));
+    }
+
+    /// How many more runs are queued than before.
+    pub(super) fn queued_runs(&self) -> i64 {
+        self.queued_runs
     }
 
     /// Counts new pending deliveries.
@@ -94,6 +107,7 @@ impl Tally {
     /// Adds what came later.
     pub(super) fn add(&mut self, later: Tally) {
         self.events += later.events;
+        self.queued_runs += later.queued_runs;
         for (endpoint, change) in later.endpoints {
             let sum = self.of(endpoint);
             for (sum, n) in sum.states.iter_mut().zip(change.states) {
@@ -106,8 +120,9 @@ impl Tally {
 
     /// Writes all of it.
     pub(super) fn write(self, conn: &Connection) -> Result<()> {
-        if self.events != 0 {
-            conn.prepare_cached("UPDATE tally SET events = events + ?1")?.execute([self.events])?;
+        if self.events != 0 || self.queued_runs != 0 {
+            conn.prepare_cached("UPDATE tally SET events = events + ?1, queued_runs = queued_runs + ?2")?
+                .execute([self.events, self.queued_runs])?;
         }
         for (endpoint, change) in self.endpoints {
             change.write(conn, endpoint)?;

@@ -4,7 +4,7 @@
 //! same whether one of them is there or five hundred. Each write has a savepoint of its own, so that one that the
 //! database refuses does not fail the others. Answers go out after the commit.
 //!
-//! It knows nothing of what is written; see `record`, `settle` and `prune`.
+//! It knows nothing of what is written; see `record`, `settle`, `prune`, `accept` and `save`.
 
 use std::path::PathBuf;
 
@@ -80,7 +80,7 @@ pub(super) struct Batch<'c> {
     /// What the write at hand counts.
     pub(super) tally: Tally,
     /// What the writes before it counted.
-    whole: Tally,
+    pub(super) whole: Tally,
     /// Why the whole transaction cannot be committed.
     broken: Option<Error>,
 }

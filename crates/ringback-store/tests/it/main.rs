@@ -4,6 +4,7 @@
 
 mod files;
 mod memory;
+mod migrate;
 mod same;
 
 use std::path::Path;
@@ -20,15 +21,20 @@ fn open(directory: &Path) -> SqliteStore {
 async fn sqlite_keeps_the_contract() {
     let directory = tempfile::tempdir().unwrap();
     let number = std::sync::atomic::AtomicUsize::new(0);
-    contract::run_all(|| {
+    let make = || {
         let n = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let store = SqliteStore::open(&directory.path().join(format!("{n}.db"))).unwrap();
-        async { Arc::new(store) as Arc<dyn Store> }
+        Arc::new(SqliteStore::open(&directory.path().join(format!("{n}.db"))).unwrap())
+    };
+    contract::run_all(|| {
+        let store = make();
+        async { store as Arc<dyn Store> }
     })
     .await;
+    contract::ledger::run_all(make).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_keeps_the_contract() {
     contract::run_all(|| async { Arc::new(MemoryStore::new()) as Arc<dyn Store> }).await;
+    contract::ledger::run_all(|| Arc::new(MemoryStore::new())).await;
 }

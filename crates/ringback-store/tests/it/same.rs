@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use ringback_model::delivery::Next;
+use ringback_model::run::RunState;
 use ringback_model::{Activity, Agent, DeliveryState, SessionId, SessionState};
+use ringback_store::contract::ledger::{accept, key, run, run_id};
 use ringback_store::contract::{attempt, endpoint, event, t, told};
 use ringback_store::{
-    Claim, DeliveryQuery, Ending, EndpointStatus, Entry, MemoryStore, Prune, Settled, Store,
+    Accept, Claim, DeliveryQuery, Ending, EndpointStatus, Entry, Ledger, MemoryStore, Prune, RunQuery, Save,
+    Settled, Store,
 };
 
 use crate::open;
@@ -51,6 +54,21 @@ enum Call {
         keep_ms: u64,
         is_full: bool,
     },
+    Accept {
+        run: u8,
+        key: Option<u8>,
+        max_queued: u64,
+    },
+    /// Puts runs into these states, known or not, and tells event `n`.
+    Save {
+        runs: Vec<(u8, RunState)>,
+        value: Option<bool>,
+        n: u64,
+    },
+    PruneRuns {
+        keep_ms: i64,
+        limit: usize,
+    },
     Wait {
         ms: i64,
     },
@@ -72,20 +90,29 @@ fn call() -> impl Strategy<Value = Call> {
         1 => (0..3u8, prop::option::of("[a-c]{0,3}"))
             .prop_map(|(session, name)| Call::Name { session, name }),
         1 => (0..300u64, any::<bool>()).prop_map(|(keep_ms, is_full)| Call::Prune { keep_ms, is_full }),
+        4 => (0..20u8, prop::option::of(0..4u8), 0..8u64)
+            .prop_map(|(run, key, max_queued)| Call::Accept { run, key, max_queued }),
+        4 => (
+            prop::collection::vec((0..8u8, prop::sample::select(RunState::ALL)), 0..3),
+            prop::option::of(any::<bool>()),
+            1..40u64,
+        )
+            .prop_map(|(runs, value, n)| Call::Save { runs, value, n }),
+        1 => (0..100i64, 0..3usize).prop_map(|(keep_ms, limit)| Call::PruneRuns { keep_ms, limit }),
         3 => (0..100i64).prop_map(|ms| Call::Wait { ms }),
     ]
 }
 
 /// Drives one store; everything it answers goes into `seen`.
-struct Drive<'a> {
-    store: &'a dyn Store,
+struct Drive<'a, S> {
+    store: &'a S,
     now: i64,
     claims: Vec<Claim>,
     seen: Vec<String>,
 }
 
-impl Drive<'_> {
-    async fn run(store: &dyn Store, calls: &[Call]) -> Vec<String> {
+impl<S: Store + Ledger> Drive<'_, S> {
+    async fn run(store: &S, calls: &[Call]) -> Vec<String> {
         let mut drive = Drive { store, now: 1000, claims: Vec::new(), seen: Vec::new() };
         for call in calls {
             drive.call(call).await;
@@ -145,11 +172,39 @@ impl Drive<'_> {
                 let prune = Prune { now: t(now), keep_for: Duration::from_millis(*keep_ms), max_bytes };
                 self.saw(store.prune(prune).await);
             }
+            Call::Accept { run, key: by, max_queued } => {
+                let call = Accept {
+                    key: by.map(|k| key("hook", &k.to_string())),
+                    key_ttl: Duration::from_millis(100),
+                    max_queued: *max_queued,
+                    ..accept(u128::from(*run), now)
+                };
+                self.saw(store.accept(call).await);
+            }
+            Call::Save { runs, value, n } => {
+                let runs = runs.iter().map(|(n, state)| {
+                    let mut run = run(u128::from(*n), now);
+                    run.state = *state;
+                    run.session_id =
+                        (*state != RunState::Queued).then(|| SessionId::new(format!("r{}", n % 3)));
+                    run.ended_at = (n % 2 == 0).then(|| t(now));
+                    run.cost_usd = (n % 3 != 0).then_some(0.25);
+                    run
+                });
+                let value = value.map(|is_set| ("budget".to_owned(), is_set.then(|| now.to_string())));
+                let told = told(*n, now, &ENDPOINTS[..1]).told.into_iter().collect();
+                let save = Save { runs: runs.collect(), values: value.into_iter().collect(), told };
+                self.saw(store.save(save).await);
+            }
+            Call::PruneRuns { keep_ms, limit } => {
+                self.saw(store.prune_runs(t(now - keep_ms), *limit).await);
+            }
             Call::Wait { ms } => self.now += ms,
         }
     }
 
     async fn look(&mut self) {
+        self.look_at_runs().await;
         let store = self.store;
         for name in ENDPOINTS.map(endpoint) {
             self.saw(store.next_due(&name, t(self.now)).await);
@@ -168,6 +223,28 @@ impl Drive<'_> {
         self.saw(page);
         let dead = DeliveryQuery { state: Some(DeliveryState::Dead), limit: 2, ..DeliveryQuery::default() };
         self.saw(store.deliveries(dead).await);
+    }
+
+    async fn look_at_runs(&mut self) {
+        let store = self.store;
+        self.saw(store.queued(3).await);
+        self.saw(store.queued_count().await);
+        self.saw(store.unfinished().await);
+        self.saw(store.run(run_id(3)).await);
+        self.saw(store.run_of_session(&SessionId::new("r1")).await);
+        self.saw(store.run_sessions(t(self.now - 50)).await);
+        self.saw(store.cost_since(t(self.now - 50)).await);
+        self.saw(store.values("b").await);
+        let failed =
+            RunQuery { state: Some(RunState::Failed), source: Some("ci".to_owned()), ..RunQuery::default() };
+        self.saw(store.runs(failed).await);
+        // The cursors of two engines may differ in their numbers, not in where they lead.
+        let first = store.runs(RunQuery { limit: 2, ..RunQuery::default() }).await.unwrap();
+        self.saw(&first.items);
+        if first.next.is_some() {
+            let rest = RunQuery { cursor: first.next, ..RunQuery::default() };
+            self.saw(store.runs(rest).await.unwrap().items);
+        }
     }
 }
 

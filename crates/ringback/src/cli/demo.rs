@@ -132,7 +132,7 @@ async fn daemon(home: &Path, url: &str, secret: &str) -> Result<Daemon, Error> {
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let env = Env::of([("HOME".to_owned(), home.to_string_lossy().into_owned())]);
     let config = config::load(Some(&path), &env)?;
-    Ok(Daemon::start(config, &home.join("state")).await?)
+    Ok(Daemon::start(config, &env, &home.join("state")).await?)
 }
 
 /// Writes the recording's transcript as its agent did, with the times of now.

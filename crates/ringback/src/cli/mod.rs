@@ -1,12 +1,20 @@
 //! The command line: what there is, and which file does it.
 
+mod budget;
 mod completions;
+mod connect;
 mod deliveries;
 mod demo;
+mod hand_over;
 mod init;
 mod listen;
+mod main_session;
+mod notify;
+mod runs;
 mod sessions;
+mod trigger;
 mod up;
+mod updates;
 mod webhooks;
 
 use std::path::PathBuf;
@@ -63,6 +71,17 @@ enum Command {
     Webhooks(webhooks::Webhooks),
     Deliveries(deliveries::Deliveries),
     Listen(listen::Listen),
+    Trigger(trigger::Trigger),
+    Runs(runs::Runs),
+    Updates(updates::Updates),
+    Budget(budget::Budget),
+    Main(main_session::MainSession),
+    Notify(notify::Notify),
+    Connect(connect::Connect),
+    Disconnect(connect::Disconnect),
+    /// What `connect` installs: prints pending updates for the main session's next prompt
+    #[command(hide = true)]
+    HandOver(hand_over::HandOver),
     Init(init::Init),
     Completions(completions::Completions),
 }
@@ -107,6 +126,15 @@ impl Args {
             Command::Webhooks(command) => command.run(&context).await,
             Command::Deliveries(command) => command.run(&context).await,
             Command::Listen(command) => command.run().await,
+            Command::Trigger(command) => command.run(&context).await,
+            Command::Runs(command) => command.run(&context).await,
+            Command::Updates(command) => command.run(&context).await,
+            Command::Budget(command) => command.run(&context).await,
+            Command::Main(command) => command.run(&context).await,
+            Command::Notify(command) => command.run(&context).await,
+            Command::Connect(command) => command.run(&context),
+            Command::Disconnect(command) => command.run(&context),
+            Command::HandOver(command) => command.run(&context).await,
             Command::Init(command) => command.run(&context),
             Command::Completions(command) => command.run(),
         }

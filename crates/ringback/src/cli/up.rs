@@ -18,7 +18,7 @@ impl Up {
         let config = context.config()?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let daemon = Daemon::start(config, &context.state()?).await?;
+        let daemon = Daemon::start(config, &context.env, &context.state()?).await?;
         for line in &daemon.lines {
             output::line(line)?;
         }

@@ -128,10 +128,27 @@ async fn help_and_completions_name_the_commands_that_are_there_and_no_others() {
     let home = Home::new();
     let (code, help, _) = run(&home, &["--help"]).await;
     assert_eq!(code, Some(0));
-    for command in ["up", "demo", "sessions", "webhooks", "deliveries", "listen", "init", "completions"] {
+    for command in [
+        "up",
+        "demo",
+        "sessions",
+        "webhooks",
+        "deliveries",
+        "listen",
+        "trigger",
+        "runs",
+        "main",
+        "updates",
+        "budget",
+        "notify",
+        "connect",
+        "disconnect",
+        "init",
+        "completions",
+    ] {
         assert!(help.lines().any(|l| l.trim_start().starts_with(command)), "{command}: {help}");
     }
-    for later in ["trigger", "runs", "tui", "doctor"] {
+    for later in ["hooks", "tui", "dashboard", "doctor"] {
         assert!(!help.lines().any(|l| l.trim_start().starts_with(later)), "{later}: {help}");
     }
     let (code, script, _) = run(&home, &["completions", "bash"]).await;

@@ -6,6 +6,7 @@ mod cli;
 mod crash;
 mod deliver;
 mod end_to_end;
+mod inbound;
 mod transcript;
 
 use std::path::Path;

@@ -1,0 +1,374 @@
+//! Background runs: accepted calls, the books that go with them, and what is going on right now.
+//!
+//! [`Runs`] is the handle that the listeners, the tools and the dispatcher share. The ledger is the truth; what is
+//! kept here in memory is a copy of it, or dies with the run it belongs to.
+
+mod dispatch;
+mod main_session;
+mod messages;
+mod toolbox;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use ringback_model::budget::{self, Budget, Moment};
+use ringback_model::inbound::{Call, IdempotencyKey, Refusal};
+use ringback_model::run::{Request, Run, RunId};
+use ringback_model::updates::PendingUpdates;
+use ringback_model::{SessionId, Timestamp};
+use ringback_runs::Order;
+use ringback_store::{Accept, Accepted, CallKey, Ledger, Save};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+pub use dispatch::Dispatcher;
+pub use main_session::Main;
+pub(crate) use messages::Alive;
+
+use crate::config;
+use crate::env::Env;
+use crate::feed::Feed;
+use crate::lane::Lanes;
+use crate::mcp::Tokens;
+use crate::view::View;
+
+/// How long a repeated key starts no second run.
+const KEY_TTL: Duration = Duration::from_secs(72 * 3600);
+
+/// The handle. Cheap to clone.
+#[derive(Clone)]
+pub struct Runs(Arc<Parts>);
+
+pub(crate) struct Parts {
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) config: config::Runs,
+    pub(crate) limits: budget::Limits,
+    pub(crate) env: Env,
+    pub(crate) view: View,
+    pub(crate) feed: Feed,
+    /// Where messages to the user are queued.
+    pub(crate) outlets: Lanes,
+    /// None of them was configured: the console stands in.
+    pub(crate) is_console_only: bool,
+    pub(crate) tokens: Tokens,
+    /// Address of the tools; `None` = the API does not listen, so that runs have none.
+    pub(crate) mcp_url: Option<String>,
+    /// `runs/` in the state directory.
+    pub(crate) output: PathBuf,
+    /// Directories that no run may read.
+    pub(crate) denied: Vec<PathBuf>,
+    /// Something was queued, or a slot is free. Losing one costs latency, never a run.
+    pub(crate) wake: Notify,
+    /// What is going on. Held for look-ups only, never across an await.
+    active: Mutex<HashMap<RunId, Arc<Active>>>,
+    /// Held from reading to the committed write, so that two tools never spend the same ping.
+    books: tokio::sync::Mutex<Books>,
+    /// Sessions that are runs, with the run's source.
+    sessions: RunSessions,
+    now: fn() -> Moment,
+}
+
+/// Sessions that ringback started: the run, and its source. Cheap to clone.
+pub type RunSessions = Arc<RwLock<HashMap<SessionId, (RunId, String)>>>;
+
+/// A run that is going on.
+pub(crate) struct Active {
+    /// As it will be written next.
+    pub(crate) run: Mutex<Run>,
+    /// What it is told from outside.
+    pub(crate) orders: watch::Sender<Order>,
+    /// Pings sent, critical ones not counted.
+    pub(crate) pings: std::sync::atomic::AtomicU32,
+    /// The main session, for the question whether the user is busy.
+    pub(crate) main: Option<SessionId>,
+}
+
+impl Active {
+    pub(crate) fn run(&self) -> MutexGuard<'_, Run> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is written as named values.
+#[derive(Default)]
+pub(crate) struct Books {
+    pub(crate) budget: Option<Budget>,
+    pub(crate) updates: BTreeMap<String, PendingUpdates>,
+    /// What was shown to a main session whose hook has not said yet that it went out, by workspace.
+    pub(crate) handed: BTreeMap<String, PendingUpdates>,
+    /// Main sessions that the user set, by workspace.
+    pub(crate) pinned: BTreeMap<String, SessionId>,
+}
+
+/// Names of values in the ledger.
+const BUDGET: &str = "ping_budget";
+const UPDATES: &str = "updates:";
+const MAIN: &str = "main:";
+
+/// What [`Runs::open`] needs.
+pub struct Setup {
+    /// The ledger.
+    pub ledger: Arc<dyn Ledger>,
+    /// How agents are run.
+    pub config: config::Runs,
+    /// The ping budget's bounds.
+    pub limits: budget::Limits,
+    /// The environment, from which agents get their part.
+    pub env: Env,
+    /// The sessions.
+    pub view: View,
+    /// What the interfaces are told.
+    pub feed: Feed,
+    /// Where messages are queued.
+    pub outlets: Lanes,
+    /// The console stands in for configured notifiers.
+    pub is_console_only: bool,
+    /// The tools' tokens.
+    pub tokens: Tokens,
+    /// Address of the tools.
+    pub mcp_url: Option<String>,
+    /// `runs/` in the state directory.
+    pub output: PathBuf,
+    /// Directories that no run may read.
+    pub denied: Vec<PathBuf>,
+    /// The time and the local date.
+    pub now: fn() -> Moment,
+}
+
+impl Runs {
+    /// Reads the books.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn open(setup: Setup) -> Result<Runs, ringback_store::Error> {
+        let mut books = Books::default();
+        if let Some(text) = setup.ledger.value(BUDGET).await? {
+            books.budget = serde_json::from_str(&text).ok();
+        }
+        for (name, text) in setup.ledger.values(UPDATES).await? {
+            if let (Some(workspace), Ok(updates)) = (name.strip_prefix(UPDATES), serde_json::from_str(&text))
+            {
+                books.updates.insert(workspace.to_owned(), updates);
+            }
+        }
+        for (name, text) in setup.ledger.values(MAIN).await? {
+            if let Some(workspace) = name.strip_prefix(MAIN) {
+                books.pinned.insert(workspace.to_owned(), SessionId::new(text));
+            }
+        }
+        let since = (setup.now)().at.minus(KEY_TTL);
+        let known = setup.ledger.run_sessions(since).await?;
+        let sessions = known.into_iter().map(|(session, run, source)| (session, (run, source))).collect();
+        Ok(Runs(Arc::new(Parts {
+            ledger: setup.ledger,
+            config: setup.config,
+            limits: setup.limits,
+            env: setup.env,
+            view: setup.view,
+            feed: setup.feed,
+            outlets: setup.outlets,
+            is_console_only: setup.is_console_only,
+            tokens: setup.tokens,
+            mcp_url: setup.mcp_url,
+            output: setup.output,
+            denied: setup.denied,
+            wake: Notify::new(),
+            active: Mutex::default(),
+            books: tokio::sync::Mutex::new(books),
+            sessions: Arc::new(RwLock::new(sessions)),
+            now: setup.now,
+        })))
+    }
+
+    /// Puts a call into the journal: a run that will be carried out, whatever happens to this process.
+    ///
+    /// # Errors
+    /// What the caller is told instead.
+    pub async fn accept(
+        &self,
+        call: Call,
+        route: &str,
+        key: Option<IdempotencyKey>,
+    ) -> Result<RunId, Refusal> {
+        let request = self.request(call);
+        let entry = self.0.config.agents.get(&request.agent);
+        let program = entry.and_then(|e| e.command.first()).map_or("", String::as_str);
+        if ringback_runs::find_program(program, self.0.env.get("PATH")).is_none() {
+            return Err(Refusal::AgentNotAvailable(request.agent));
+        }
+        let now = (self.0.now)().at;
+        let run = Run::queued(RunId(Uuid::new_v4()), request, now);
+        let id = run.id;
+        let shown = self.shown(&run);
+        let accept = Accept {
+            run,
+            key: key.map(|k| CallKey { scope: route.to_owned(), value: k.as_str().to_owned() }),
+            now,
+            key_ttl: KEY_TTL,
+            max_queued: self.0.config.max_queued,
+        };
+        match self.0.ledger.accept(accept).await {
+            Ok(Accepted::New) => {
+                self.0.feed.push("run", shown.to_string());
+                self.0.wake.notify_one();
+                Ok(id)
+            }
+            Ok(Accepted::Repeated(first)) => Ok(first),
+            Ok(Accepted::Full) => Err(Refusal::TooManyRequests),
+            Err(error) => {
+                tracing::warn!(%error, "a call cannot be journaled");
+                Err(Refusal::StorageUnavailable)
+            }
+        }
+    }
+
+    /// The names that calls may use.
+    pub fn known(&self) -> ringback_model::inbound::Known {
+        ringback_model::inbound::Known {
+            agents: self.0.config.agents.keys().cloned().collect(),
+            workspaces: self.0.config.workspaces.keys().cloned().collect(),
+        }
+    }
+
+    fn request(&self, call: Call) -> Request {
+        let config = &self.0.config;
+        let agent = call.agent.unwrap_or_else(|| config.agent.clone());
+        let allowed_tools = config.agents.get(&agent).map(|a| a.allowed_tools.clone()).unwrap_or_default();
+        Request {
+            source: call.source,
+            hook: None,
+            agent,
+            workspace: call.workspace.unwrap_or_else(|| config.workspace.clone()),
+            message: call.message,
+            isolated: call.isolated,
+            model: call.model,
+            thinking: call.thinking,
+            allow_ping: call.allow_ping,
+            update_main_session: call.update_main_session,
+            allowed_tools,
+            limits: ringback_model::run::Limits {
+                timeout_ms: u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX),
+                max_turns: config.max_turns,
+                max_cost_usd: config.max_cost_usd,
+            },
+            retry: false,
+        }
+    }
+
+    /// Sessions that are runs; shared with the recorder.
+    pub fn sessions(&self) -> RunSessions {
+        Arc::clone(&self.0.sessions)
+    }
+
+    /// Ends a run. `false` = there is none with this id that has not ended.
+    ///
+    /// # Errors
+    /// The ledger cannot be read or written.
+    pub async fn cancel(&self, id: RunId) -> Result<bool, ringback_store::Error> {
+        if let Some(active) = self.active(id) {
+            active.orders.send_replace(Order::Cancel);
+            return Ok(true);
+        }
+        // The dispatcher takes queued runs under the same lock.
+        let _books = self.0.books.lock().await;
+        let Some(mut run) = self.0.ledger.run(id).await? else { return Ok(false) };
+        let end = ringback_model::run::End::plain(ringback_model::run::RunState::Cancelled);
+        if self.active(id).is_some() || run.finish(end, (self.0.now)().at).is_err() {
+            return Ok(self.active(id).map(|a| a.orders.send_replace(Order::Cancel)).is_some());
+        }
+        self.0.feed.push("run", self.shown(&run).to_string());
+        self.0.ledger.save(Save { runs: vec![run], ..Save::default() }).await?;
+        Ok(true)
+    }
+
+    pub(crate) fn active(&self, id: RunId) -> Option<Arc<Active>> {
+        self.0.active.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn set_active(&self, id: RunId, active: Option<Arc<Active>>) {
+        let mut all = self.0.active.lock().unwrap_or_else(PoisonError::into_inner);
+        match active {
+            Some(active) => all.insert(id, active),
+            None => all.remove(&id),
+        };
+    }
+
+    fn all_active(&self) -> Vec<Arc<Active>> {
+        self.0.active.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// One run, as it is now.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn run(&self, id: RunId) -> Result<Option<Run>, ringback_store::Error> {
+        match self.active(id) {
+            Some(active) => Ok(Some(active.run().clone())),
+            None => self.0.ledger.run(id).await,
+        }
+    }
+
+    /// The ledger, for listings.
+    pub(crate) fn ledger(&self) -> &dyn Ledger {
+        &*self.0.ledger
+    }
+
+    /// The directory of a run's output.
+    pub fn output(&self, id: RunId) -> PathBuf {
+        self.0.output.join(id.to_string())
+    }
+
+    /// A run as the interfaces show it.
+    pub fn shown(&self, run: &Run) -> Value {
+        let request = &run.request;
+        json!({
+            "id": run.id,
+            "state": run.state,
+            "source": request.source,
+            "hook": request.hook,
+            "agent": request.agent,
+            "workspace": request.workspace,
+            "isolated": request.isolated,
+            "model": request.model,
+            "message": ringback_model::session::cut(&request.message, 300),
+            "session_id": run.session_id,
+            "forked_from": run.forked_from,
+            "created_at": run.created_at,
+            "started_at": run.started_at,
+            "ended_at": run.ended_at,
+            "cost_usd": run.cost_usd,
+            "tokens": run.tokens,
+            "reported": run.reported,
+            "pinged": run.pinged,
+            "error": run.error,
+        })
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        (self.0.now)()
+    }
+
+    /// The run that a session is, and its source.
+    pub(crate) fn run_of(&self, session: &SessionId) -> Option<(RunId, String)> {
+        self.0.sessions.read().unwrap_or_else(PoisonError::into_inner).get(session).cloned()
+    }
+
+    fn is_run(&self, session: &SessionId) -> bool {
+        self.run_of(session).is_some()
+    }
+
+    fn join(&self, session: SessionId, run: RunId, source: &str) {
+        let mut sessions = self.0.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        sessions.insert(session, (run, source.to_owned()));
+    }
+}
+
+/// Milliseconds of a timestamp are all that the ledger's rules need of the clock; the local date comes with it.
+pub(crate) fn local_date(at: Timestamp) -> jiff::civil::Date {
+    jiff::Timestamp::from_millisecond(at.as_millis())
+        .map(|t| t.to_zoned(jiff::tz::TimeZone::system()).date())
+        .unwrap_or_default()
+}
