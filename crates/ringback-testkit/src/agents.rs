@@ -30,6 +30,11 @@ impl Agents {
         Some(Agents { bin })
     }
 
+    /// Where the CLI `claude` is, for whoever starts it by itself.
+    pub fn claude_path(&self) -> PathBuf {
+        self.bin.join("claude")
+    }
+
     /// Starts `claude -p PROMPT` with `args` after it, in the home's project and in its usual stream of JSON lines.
     /// Reading, writing, searching and Bash are allowed.
     pub fn claude(&self, home: &Home, model: &ModelServer, prompt: &str, args: &[&str]) -> Program {

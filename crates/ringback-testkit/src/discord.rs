@@ -674,10 +674,10 @@ mod tests {
         fake.script([None, Some(DiscordFault::RateLimited(0.5)), Some(DiscordFault::ClosedDms)]);
         let body = with("content", json!("x"));
         let mut replies = Vec::new();
-        for path in [&webhook, &channel, &channel, &channel] {
+        for path in [&format!("{webhook}?wait=true"), &channel, &channel, &channel] {
             replies.push(post(&fake, path, &body).await);
         }
-        assert_eq!(replies.iter().map(|reply| reply.status).collect::<Vec<_>>(), [204, 429, 403, 200]);
+        assert_eq!(replies.iter().map(|reply| reply.status).collect::<Vec<_>>(), [200, 429, 403, 200]);
         assert_eq!(replies[1].message.header("retry-after"), Some("1"));
         assert_eq!(replies[1].json()["retry_after"], 0.5);
         assert_eq!(replies[2].json()["code"], 50_007);

@@ -44,7 +44,7 @@ mod tests {
     fn the_21st_failure_in_60_s_is_throttled_and_other_peers_are_not() {
         let mut throttle = Throttle::default();
         let (a, b) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        let at = |s| Timestamp::from_millis(s * 1000);
+        let at = |s: i64| Timestamp::from_millis(s * 1000);
         for n in 0..20 {
             assert_eq!(throttle.failed(a, at(n)), None);
         }

@@ -51,6 +51,14 @@ impl Inbound {
         self.home.write_config(&config.to_string());
     }
 
+    /// Lays `more` over the configuration as it is.
+    pub(crate) fn configure_more(&self, more: Value) {
+        let text = std::fs::read_to_string(self.home.config_path()).expect("it was written");
+        let mut config = serde_json::from_str(&text).expect("it is JSON");
+        merge(&mut config, more);
+        self.home.write_config(&config.to_string());
+    }
+
     pub(crate) async fn post(&self, body: &str) -> Reply {
         self.call("POST", "/hook/agent", &[("authorization", &format!("Bearer {SECRET}"))], body.as_bytes())
             .await

@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "a panic is how a test says that it failed")]
 
 mod api;
+mod background;
 mod cli;
 mod crash;
 mod deliver;
