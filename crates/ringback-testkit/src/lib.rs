@@ -1,8 +1,9 @@
 //! What the tests put around ringback: a scripted receiver, a scripted model, a home of its own, real agents.
 //!
 //! Owns: both ends of the wire, so that a test reads as a story. [`Receiver`] is the endpoint that webhooks go to;
-//! [`ModelServer`] is the model that a real agent CLI talks to; [`FakeDiscord`] is where a notifier's messages go; [`Home`] is a directory and an environment in which
-//! the binary and the agents run; [`Agents`] are the installed CLIs.
+//! [`ModelServer`] is the model that a real agent CLI talks to; [`FakeDiscord`] is where a notifier's messages go;
+//! [`Home`] is a directory and an environment in which the binary and the agents run; [`Agents`] are the installed
+//! CLIs.
 //!
 //! Deliberately absent: ringback's own wire code. Requests are read by a parser that is written here, and
 //! signatures are computed anew, so that a mistake in the product is not repeated by its judge.

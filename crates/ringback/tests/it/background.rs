@@ -200,8 +200,12 @@ async fn a_call_forks_the_main_session_pings_the_user_and_reports_back_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fork_in_the_middle_of_the_users_turn_may_not_ping_but_critically() {
+    // Three turns are in the history already: the parent's first, its open call, and what Claude Code puts after a
+    // call that was cut off.
     let runs = ModelServer::start(Script::new([
-        Turn::text("(the parent's turn)"),
+        Turn::text("(the parent's)"),
+        Turn::text("(the parent's)"),
+        Turn::text("(the parent's)"),
         ping("Not so important"),
         Turn::tool("mcp__ringback__ping_user", json!({ "message": "The disk is full", "critical": true })),
         report("Both tried"),
