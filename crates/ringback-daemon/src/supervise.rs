@@ -241,22 +241,22 @@ impl Daemon {
         };
         tasks.spawn(named("recorder", recorder.run(seen, stopping.clone())));
 
+        let mut pruned = vec![Arc::clone(&journal)];
+        if !Arc::ptr_eq(&journal, &durable) {
+            pruned.push(Arc::clone(&durable));
+        }
+        tasks.spawn(named("pruner", prune(pruned, runs.clone(), config.delivery.clone(), stopping.clone())));
+
         let enabled = lanes.values().filter(|lane| lane.endpoint.enabled).count();
-        if enabled > 0 {
-            for lane in lanes.values().filter(|lane| lane.endpoint.enabled) {
-                let deliverer = Deliverer {
-                    lane: Arc::clone(lane),
-                    store: Arc::clone(&journal),
-                    client: client.clone(),
-                    feed: feed.clone(),
-                    mourner: None,
-                };
-                tasks.spawn(named("deliverer", deliverer.run(stopping.clone())));
-            }
-            tasks.spawn(named(
-                "pruner",
-                prune(Arc::clone(&journal), config.delivery.clone(), stopping.clone()),
-            ));
+        for lane in lanes.values().filter(|lane| lane.endpoint.enabled) {
+            let deliverer = Deliverer {
+                lane: Arc::clone(lane),
+                store: Arc::clone(&journal),
+                client: client.clone(),
+                feed: feed.clone(),
+                mourner: None,
+            };
+            tasks.spawn(named("deliverer", deliverer.run(stopping.clone())));
         }
         lines.push(match enabled {
             0 => "webhooks   none configured; nothing is delivered (ringback init writes an example)"
@@ -363,7 +363,7 @@ async fn open_lanes(
         lanes.insert(endpoint.name.clone(), Arc::new(lane));
     }
     for name in store.pending_endpoints().await? {
-        if !lanes.contains_key(&name) && !name.as_str().starts_with("notify:") {
+        if !lanes.contains_key(&name) && !is_outlet(config, &name) {
             let cancelled = store.close_pending(&name, Ending::Cancelled, clock::now()).await?;
             tracing::info!(endpoint = %name, cancelled, "its entry is gone; pending deliveries are cancelled");
         }
@@ -384,11 +384,17 @@ async fn bind_hooks(inbound: &crate::config::Inbound) -> Result<Option<TcpListen
     }
 }
 
+/// Whether a queue is one of the notifiers'.
+fn is_outlet(config: &Config, name: &EndpointName) -> bool {
+    let mut names = config.notify.iter().map(crate::config::Notify::lane_name);
+    names.any(|n| n == name.as_str()) || (config.notify.is_empty() && name.as_str() == crate::config::CONSOLE)
+}
+
 /// A lane per notifier; the console where none is configured.
 async fn open_outlets(config: &Config, client: &Client, ledger: &Arc<dyn Ledger>) -> Result<Lanes, Error> {
     let mut lanes: HashMap<EndpointName, Arc<Lane>> = HashMap::new();
-    for (n, entry) in config.notify.iter().enumerate() {
-        let name = format!("notify:{n}");
+    for entry in &config.notify {
+        let name = entry.lane_name();
         let opened = Outlet::open(entry, client, ledger).await;
         let outlet =
             opened.map_err(|error| Error::Notifier { name: name.clone(), why: error.to_string() })?;
@@ -396,7 +402,7 @@ async fn open_outlets(config: &Config, client: &Client, ledger: &Arc<dyn Ledger>
         lanes.insert(lane.endpoint.name.clone(), Arc::new(lane));
     }
     if lanes.is_empty() {
-        let lane = Lane::notifier("notify:console", Outlet::console(ledger));
+        let lane = Lane::notifier(crate::config::CONSOLE, Outlet::console(ledger));
         lanes.insert(lane.endpoint.name.clone(), Arc::new(lane));
     }
     Ok(Arc::new(lanes))
@@ -507,20 +513,31 @@ fn settings(config: &Config) -> serde_json::Value {
     })
 }
 
-async fn prune(store: Arc<dyn Store>, delivery: crate::config::Delivery, mut stop: watch::Receiver<bool>) {
+/// Removes finished history now and every hour.
+async fn prune(
+    stores: Vec<Arc<dyn Store>>,
+    runs: Runs,
+    delivery: crate::config::Delivery,
+    mut stop: watch::Receiver<bool>,
+) {
     while !*stop.borrow() {
+        for store in &stores {
+            let prune =
+                Prune { now: clock::now(), keep_for: delivery.retention, max_bytes: delivery.retention_size };
+            match store.prune(prune).await {
+                Ok(pruned) if pruned.events > 0 => {
+                    tracing::info!(events = pruned.events, "finished history pruned")
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "finished history cannot be pruned"),
+            }
+        }
+        if let Err(error) = runs.prune(delivery.retention).await {
+            tracing::warn!(%error, "finished runs cannot be pruned");
+        }
         tokio::select! {
             () = tokio::time::sleep(PRUNE_EVERY) => {}
             _ = stop.changed() => return,
-        }
-        let prune =
-            Prune { now: clock::now(), keep_for: delivery.retention, max_bytes: delivery.retention_size };
-        match store.prune(prune).await {
-            Ok(pruned) if pruned.events > 0 => {
-                tracing::info!(events = pruned.events, "finished history pruned")
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "finished history cannot be pruned"),
         }
     }
 }

@@ -100,6 +100,22 @@ pub enum Notify {
     Console,
 }
 
+impl Notify {
+    /// The name of its queue: of where it leads, so that messages that wait are not led elsewhere when the list is
+    /// reordered. Holds no secret.
+    pub fn lane_name(&self) -> String {
+        match self {
+            Notify::DiscordBot { target: Ok(user), .. } => format!("notify:discord-user-{user}"),
+            Notify::DiscordBot { target: Err(channel), .. } => format!("notify:discord-channel-{channel}"),
+            Notify::DiscordWebhook { .. } => "notify:discord-webhook".to_owned(),
+            Notify::Console => CONSOLE.to_owned(),
+        }
+    }
+}
+
+/// The queue of the console, which stands in where no notifier is configured.
+pub const CONSOLE: &str = "notify:console";
+
 pub(super) fn inbound(top: &Section<'_>, env: &Env, base: &Path, never: &mut BTreeSet<String>) -> Inbound {
     let section = top.table("inbound");
     let s = section.as_ref();

@@ -9,7 +9,7 @@ mod node;
 mod section;
 mod units;
 
-pub use inbound::{AgentEntry, Inbound, Notify, Runs, Workspace};
+pub use inbound::{AgentEntry, CONSOLE, Inbound, Notify, Runs, Workspace};
 pub use units::duration;
 mod webhooks;
 

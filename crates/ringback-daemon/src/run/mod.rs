@@ -347,6 +347,27 @@ impl Runs {
         })
     }
 
+    /// Forgets runs that ended longer ago than `keep_for`, with their output, and output that belongs to no run.
+    ///
+    /// # Errors
+    /// The ledger cannot be read or written; what was removed until then is gone.
+    pub async fn prune(&self, keep_for: Duration) -> Result<(), ringback_store::Error> {
+        let before = self.moment().at.minus(keep_for);
+        while !self.0.ledger.prune_runs(before, ringback_store::PRUNED_AT_ONCE).await?.is_empty() {}
+        let Ok(mut entries) = tokio::fs::read_dir(&self.0.output).await else { return Ok(()) };
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            let id = entry.file_name().to_str().and_then(|name| name.parse::<RunId>().ok());
+            // A name that is no run's is not ours to remove.
+            let Some(id) = id else { continue };
+            if self.0.ledger.run(id).await?.is_none()
+                && let Err(error) = tokio::fs::remove_dir_all(entry.path()).await
+            {
+                tracing::warn!(run = %id, error = %error.kind(), "the output of an old run cannot be removed");
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn moment(&self) -> Moment {
         (self.0.now)()
     }

@@ -171,6 +171,23 @@ async fn one_kibibyte_of_the_body_is_kept_as_text_without_control_characters() {
 }
 
 #[tokio::test]
+async fn an_exchange_gives_the_body_as_it_came_up_to_64_kib() {
+    for (length, want) in [(70_000, BODY_LIMIT), (5_000, 5_000)] {
+        let said = "\n/in/T0123456789";
+        let body = format!("{said}{}", "x".repeat(length - said.len()));
+        let response = format!("HTTP/1.1 404 X\r\ncontent-length: {length}\r\n\r\n{body}");
+        let receiver = Receiver::answering(&response).await;
+        let url = receiver.url("/in/T0123456789");
+        let client = client();
+        let exchange =
+            client.exchange(&url, HeaderMap::new(), Bytes::new(), AMPLE, Timestamp::from_millis(0));
+        let (answer, got) = exchange.await.unwrap();
+        assert_eq!((answer.status, got.as_slice()), (404, &body.as_bytes()[..want]));
+        assert!(answer.excerpt.starts_with("\\n/in/***x"), "{}", answer.excerpt);
+    }
+}
+
+#[tokio::test]
 async fn what_a_receiver_repeats_of_the_url_is_masked() {
     let receiver = Receiver::answering(
         "HTTP/1.1 404 X\r\ncontent-length: 53\r\n\r\nCannot POST /in/T0123456789?k=abcdefgh12 (bob, s3cret)",

@@ -1,7 +1,8 @@
-//! `ringback demo`: the outbound loop with nothing installed.
+//! `ringback demo`: both loops with nothing installed.
 //!
 //! A recorded session of a real agent is written again, line by line at three times its speed, into a temporary
 //! directory. A real daemon observes it and delivers to a receiver in this process, which checks every signature.
+//! Then a webhook comes in, and a scripted agent runs in the background and pings the user.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -9,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use ringback_daemon::client::Client;
 use ringback_daemon::env::Env;
 use ringback_daemon::supervise::Daemon;
 use ringback_daemon::{clock, config, state_dir};
@@ -28,7 +30,7 @@ const SPEED: u64 = 3;
 /// How long the last webhook may take after the last line was written.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Show the whole loop with nothing installed: a recorded session becomes signed webhooks
+/// Show the whole loop with nothing installed: a session becomes signed webhooks, and a webhook starts an agent
 ///
 /// Needs no configuration, touches no file of yours, and ends by itself.
 #[derive(clap::Args)]
@@ -44,7 +46,9 @@ impl Demo {
         let secret = state_dir::random_token()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let daemon = daemon(home.path(), &format!("http://{address}/"), &secret).await?;
+        let hook_secret = state_dir::random_token()?;
+        let (daemon, hooks) =
+            daemon(home.path(), &format!("http://{address}/"), &secret, &hook_secret).await?;
 
         output::line("ringback demo: a recorded Claude Code session, played again three times as fast")?;
         output::line(&format!("receiver   http://{address}/ verifies every signature"))?;
@@ -78,13 +82,15 @@ impl Demo {
         }
         output::line("")?;
         output::line(&format!("{} webhooks delivered, {} verified", tally.all, tally.verified))?;
+        output::line("")?;
+        let is_run_over = background_run(home.path(), &hooks, &hook_secret).await?;
         if self.keep {
             output::line("still running; Ctrl-C ends")?;
             let _ = tokio::signal::ctrl_c().await;
         }
         daemon.run(std::future::ready(())).await;
         server.abort();
-        if !tally.is_over || tally.verified != tally.all {
+        if !tally.is_over || !is_run_over || tally.verified != tally.all {
             return Err(Error::failed("the demo did not end as recorded")
                 .mend("run it again with RINGBACK_LOG=debug"));
         }
@@ -114,15 +120,54 @@ impl Tally {
     }
 }
 
-/// A daemon with a home and a configuration of its own.
-async fn daemon(home: &Path, url: &str, secret: &str) -> Result<Daemon, Error> {
+/// Posts to the hook listener as a build server would, and waits for the end of the run that it starts.
+async fn background_run(home: &Path, hooks: &str, secret: &str) -> Result<bool, Error> {
+    let failed =
+        |e: reqwest::Error| Error::failed(format!("the hook listener does not answer: {}", e.without_url()));
+    let call = serde_json::json!({ "message": "CI build failed for site#42", "source": "ci" });
+    output::line(&format!("POST {hooks}  {call}"))?;
+    #[expect(clippy::disallowed_methods, reason = "speaks to the demo's own listener only")]
+    let client = reqwest::Client::builder().no_proxy().build().map_err(failed)?;
+    let request = client.post(hooks).bearer_auth(secret).body(call.to_string());
+    let answer = request.send().await.map_err(failed)?;
+    let run =
+        answer.headers().get("x-ringback-run").and_then(|id| id.to_str().ok()).unwrap_or("-").to_owned();
+    output::line(&format!("{}  run {run}", answer.status()))?;
+    let client = Client::connect(&home.join("state"))?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let state = client.get(&format!("/api/runs/{run}"), &[]).await?;
+        if !matches!(state["state"].as_str(), Some("queued" | "working")) {
+            let (state, pinged) = (output::cell(&state["state"]), state["pinged"] == true);
+            // The ping is on its way to the console, like every message to the user.
+            while client.get("/api/stats", &[]).await?["deliveries_pending"] != 0 && Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            output::line(&format!("run {state}{}", if pinged { ", and it pinged you" } else { "" }))?;
+            return Ok(state == "completed" && pinged);
+        }
+        if Instant::now() > until {
+            return Ok(false);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A daemon with a home and a configuration of its own, and the address of its hooks.
+async fn daemon(home: &Path, url: &str, secret: &str, hook_secret: &str) -> Result<(Daemon, String), Error> {
     let claude = home.join(".claude");
     std::fs::create_dir_all(claude.join("projects"))?;
     let path = home.join("demo.json");
+    // Given back at once; nobody else was told of it.
+    let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let agent = std::env::current_exe()?;
     let settings = serde_json::json!({
         "claude_dirs": [claude],
-        "server": { "listen": "none" },
-        "webhooks": [{ "name": "demo", "url": url, "secret": secret }],
+        "server": { "listen": "127.0.0.1:0" },
+        "inbound": { "port": port },
+        "runs": { "agent": "demo", "agents": { "demo": { "adapter": "command", "command": [agent, "demo-agent"] } } },
+        "workspaces": { "default": { "path": home } },
+        "webhooks": [{ "name": "demo", "url": url, "secret": secret, "concurrency": 1 }],
     });
     std::fs::OpenOptions::new()
         .write(true)
@@ -130,9 +175,11 @@ async fn daemon(home: &Path, url: &str, secret: &str) -> Result<Daemon, Error> {
         .open(&path)?
         .write_all(settings.to_string().as_bytes())?;
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    let env = Env::of([("HOME".to_owned(), home.to_string_lossy().into_owned())]);
+    let pairs = [("HOME", home.to_string_lossy().into_owned()), ("WEBHOOK_SECRET", hook_secret.to_owned())];
+    let env = Env::of(pairs.map(|(name, value)| (name.to_owned(), value)));
     let config = config::load(Some(&path), &env)?;
-    Ok(Daemon::start(config, &env, &home.join("state")).await?)
+    let daemon = Daemon::start(config, &env, &home.join("state")).await?;
+    Ok((daemon, format!("http://127.0.0.1:{port}/hook/agent")))
 }
 
 /// Writes the recording's transcript as its agent did, with the times of now.

@@ -5,6 +5,7 @@ mod completions;
 mod connect;
 mod deliveries;
 mod demo;
+mod demo_agent;
 mod hand_over;
 mod init;
 mod listen;
@@ -82,6 +83,8 @@ enum Command {
     /// What `connect` installs: prints pending updates for the main session's next prompt
     #[command(hide = true)]
     HandOver(hand_over::HandOver),
+    #[command(hide = true)]
+    DemoAgent(demo_agent::DemoAgent),
     Init(init::Init),
     Completions(completions::Completions),
 }
@@ -135,6 +138,7 @@ impl Args {
             Command::Connect(command) => command.run(&context),
             Command::Disconnect(command) => command.run(&context),
             Command::HandOver(command) => command.run(&context).await,
+            Command::DemoAgent(command) => command.run(&context).await,
             Command::Init(command) => command.run(&context),
             Command::Completions(command) => command.run(),
         }

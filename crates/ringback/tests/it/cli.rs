@@ -17,6 +17,11 @@ async fn the_demo_shows_a_session_change_state_and_its_webhooks_verified() {
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     assert!(stdout.contains("> running"), "{stdout}");
     assert!(stdout.contains("> waiting    (turn_end)"), "{stdout}");
+    assert!(
+        stdout.contains("202 Accepted") && stdout.contains("[bg] Looked into it: CI build failed"),
+        "{stdout}"
+    );
+    assert!(stdout.contains("run completed, and it pinged you"), "{stdout}");
     let tally = stdout.lines().find(|l| l.contains("webhooks delivered")).unwrap_or_default();
     let numbers: Vec<usize> = tally.split_whitespace().filter_map(|w| w.parse().ok()).collect();
     assert!(numbers.len() == 2 && numbers[0] == numbers[1] && numbers[0] >= 8, "{tally}");
