@@ -227,6 +227,7 @@ pub(super) fn runs(top: &Section<'_>, env: &Env, never: BTreeSet<String>) -> Run
             entry.error("path", "expected an absolute path, or one that starts with ~/");
         }
         let main_session = entry.text("main_session").filter(|m| m != "latest").map(SessionId::new);
+        entry.later(&["worktree"]);
         workspaces.insert(name, Workspace { path, main_session });
         entry.finish();
     }
@@ -249,6 +250,7 @@ pub(super) fn runs(top: &Section<'_>, env: &Env, never: BTreeSet<String>) -> Run
         if !runs.workspaces.contains_key(&runs.workspace) {
             s.error("workspace", "no workspace of this name is configured");
         }
+        s.later(&["daily_cost_usd"]);
         s.finish();
     }
     runs

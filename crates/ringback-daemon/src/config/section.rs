@@ -70,6 +70,17 @@ impl<'a> Section<'a> {
         self.error(key, &format!("expected {expected}, found {}", node.value.kind()));
     }
 
+    /// Notes keys of the contract that this version does not have yet; they are not unknown, and have no effect.
+    pub(crate) fn later(&self, keys: &[&'static str]) {
+        for key in keys.iter().copied().filter(|key| self.has(key)) {
+            let name = self.name(key);
+            self.problems
+                .borrow_mut()
+                .warnings
+                .push(format!("{name} has no effect: this version does not have it yet"));
+        }
+    }
+
     pub(crate) fn text(&self, key: &'static str) -> Option<String> {
         let node = self.node(key)?;
         match &node.value {

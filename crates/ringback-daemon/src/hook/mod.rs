@@ -80,7 +80,7 @@ impl Hooks {
 async fn handle(State(hooks): State<Hooks>, request: Request) -> Response {
     let (head, mut body) = request.into_parts();
     let socket = head.extensions.get::<Peer>().map(|p| p.0);
-    let peer = hooks.peer(socket, &head.headers);
+    let peer = peer(socket, &head.headers, &hooks.0.trusted_proxies);
     let answer = hooks.answer(peer, &head.method, head.uri.path(), &head.headers, &mut body).await;
     match answer {
         Ok(run) => {
@@ -152,7 +152,7 @@ impl Hooks {
         if !path.starts_with("/hook/") {
             return Err(Refusal::NotFound.into());
         }
-        if !self.is_authentic(headers) {
+        if !is_authentic(headers, &self.0.secret_hash) {
             return Err(self.unauthorized(peer));
         }
         if path != "/hook/agent" {
@@ -181,17 +181,6 @@ impl Hooks {
         Ok(self.0.runs.accept(call, path, key).await?)
     }
 
-    /// A missing, doubled or unreadable header costs the same work as a wrong secret.
-    fn is_authentic(&self, headers: &HeaderMap) -> bool {
-        let mut values = headers.get_all(header::AUTHORIZATION).iter();
-        let first = values.next().map(HeaderValue::as_bytes).unwrap_or_default();
-        let is_single = values.next().is_none();
-        let given = first.strip_prefix(b"Bearer ");
-        let hash: [u8; 32] = Sha256::digest(given.unwrap_or_default()).into();
-        let is_equal: bool = hash.ct_eq(&self.0.secret_hash).into();
-        is_equal && is_single && given.is_some()
-    }
-
     /// Failing calls are slowed down; a valid one is never refused for them.
     fn unauthorized(&self, peer: Option<IpAddr>) -> Refused {
         let mut throttle = self.0.throttle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -201,19 +190,6 @@ impl Hooks {
             }
             None => Refusal::Unauthorized.into(),
         }
-    }
-
-    /// The socket's address; behind a trusted proxy the last address that the proxy did not add itself.
-    fn peer(&self, socket: Option<SocketAddr>, headers: &HeaderMap) -> Option<IpAddr> {
-        let socket = socket?.ip();
-        let is_trusted = |ip: &IpAddr| self.0.trusted_proxies.iter().any(|net| net.contains(ip));
-        if !is_trusted(&socket) {
-            return Some(socket);
-        }
-        let forwarded = headers.get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok());
-        let hops: Vec<IpAddr> =
-            forwarded.flat_map(|v| v.split(',')).filter_map(|a| a.trim().parse().ok()).collect();
-        Some(hops.into_iter().rev().find(|ip| !is_trusted(ip)).unwrap_or(socket))
     }
 
     async fn body(&self, headers: &HeaderMap, body: &mut Body) -> Result<Vec<u8>, Refused> {
@@ -258,6 +234,30 @@ impl Hooks {
     }
 }
 
+/// A missing, doubled or unreadable header costs the same work as a wrong secret.
+fn is_authentic(headers: &HeaderMap, secret_hash: &[u8; 32]) -> bool {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let first = values.next().map(HeaderValue::as_bytes).unwrap_or_default();
+    let is_single = values.next().is_none();
+    let given = first.strip_prefix(b"Bearer ");
+    let hash: [u8; 32] = Sha256::digest(given.unwrap_or_default()).into();
+    let is_equal: bool = hash.ct_eq(secret_hash).into();
+    is_equal && is_single && given.is_some()
+}
+
+/// The socket's address; behind a trusted proxy the last address that the proxy did not add itself.
+fn peer(socket: Option<SocketAddr>, headers: &HeaderMap, trusted: &[ipnet::IpNet]) -> Option<IpAddr> {
+    let socket = socket?.ip();
+    let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
+    if !is_trusted(&socket) {
+        return Some(socket);
+    }
+    let forwarded = headers.get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok());
+    let hops: Vec<IpAddr> =
+        forwarded.flat_map(|v| v.split(',')).filter_map(|a| a.trim().parse().ok()).collect();
+    Some(hops.into_iter().rev().find(|ip| !is_trusted(ip)).unwrap_or(socket))
+}
+
 /// Reads what is left of a body, within bounds: a peer that is still sending would otherwise see a reset and not the
 /// answer.
 async fn read_away(mut body: Body) {
@@ -271,4 +271,115 @@ async fn read_away(mut body: Body) {
         }
     };
     let _ = tokio::time::timeout(Duration::from_secs(5), reading).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn hash(secret: &str) -> [u8; 32] {
+        Sha256::digest(secret).into()
+    }
+
+    fn headers(pairs: &[(&'static str, &[u8])]) -> HeaderMap {
+        let value = |v: &[u8]| HeaderValue::from_bytes(v).unwrap();
+        pairs.iter().map(|(n, v)| (header::HeaderName::from_static(n), value(v))).collect()
+    }
+
+    #[test]
+    fn only_the_one_right_bearer_is_authentic() {
+        let right = hash("s3cret");
+        assert!(is_authentic(&headers(&[("authorization", b"Bearer s3cret")]), &right));
+        for wrong in [
+            &b"bearer s3cret"[..],
+            b"Bearer s3cret ",
+            b"Bearer ",
+            b"s3cret",
+            b"Bearer s3cr\xe9t",
+            b"Basic s3cret",
+        ] {
+            assert!(!is_authentic(&headers(&[("authorization", wrong)]), &right), "{wrong:?}");
+        }
+        let mut doubled = headers(&[("authorization", b"Bearer s3cret")]);
+        doubled.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer s3cret"));
+        assert!(!is_authentic(&doubled, &right) && !is_authentic(&HeaderMap::new(), &right));
+        // No secret is no secret, not an empty one.
+        assert!(!is_authentic(&HeaderMap::new(), &hash("")));
+    }
+
+    #[test]
+    fn a_forwarded_address_is_believed_from_trusted_proxies_only() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let forwarded = headers(&[("x-forwarded-for", b"203.0.113.9, 198.51.100.7, 10.1.1.1")]);
+        let seen = |socket: &str| peer(socket.parse().ok(), &forwarded, &trusted).map(|ip| ip.to_string());
+        assert_eq!(seen("192.0.2.1:9").as_deref(), Some("192.0.2.1"));
+        // The caller wrote what stands left of the first address that the proxies vouch for.
+        assert_eq!(seen("10.0.0.2:9").as_deref(), Some("198.51.100.7"));
+        assert_eq!(peer("10.0.0.2:9".parse().ok(), &HeaderMap::new(), &trusted), "10.0.0.2".parse().ok());
+    }
+
+    /// For as long as `RINGBACK_FUZZ_SECONDS` says, else 5 s.
+    #[tokio::test]
+    async fn survives_generated_bytes_as_requests_and_headers() {
+        let seconds = std::env::var("RINGBACK_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(5);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let trusted = ["127.0.0.0/8".parse().unwrap()];
+        let router = Router::new().fallback(move |request: Request| async move {
+            let socket = request.extensions().get::<Peer>().map(|p| p.0);
+            let is_known = is_authentic(request.headers(), &hash("s3cret"));
+            let _ = peer(socket, request.headers(), &trusted);
+            let _ = request.headers().get("idempotency-key").map(|v| inbound::idempotency_key(v.as_bytes()));
+            if is_known { StatusCode::ACCEPTED } else { StatusCode::UNAUTHORIZED }
+        });
+        let serving = tokio::spawn(connections::serve(listener, router, stopping));
+
+        let mut state = 0x0005_eed5_u64;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).unwrap_or(0) % below
+        };
+        const PIECES: [&[u8]; 12] = [
+            b"POST /hook/agent HTTP/1.1\r\n",
+            b"GET ",
+            b"authorization: Bearer ",
+            b"authorization: ",
+            b"x-forwarded-for: 1.2.3.4, ",
+            b"idempotency-key: ",
+            b"\r\n",
+            b"\r\n\r\n",
+            b"content-length: 99999999999999999999\r\n",
+            b"transfer-encoding: chunked\r\n\r\nffffffff\r\n",
+            b"host: x\r\n",
+            b": ",
+        ];
+        let until = Instant::now() + Duration::from_secs(seconds);
+        let mut sent = 0_u32;
+        while Instant::now() < until {
+            let mut bytes = Vec::new();
+            for _ in 0..=random(12) {
+                match random(3) {
+                    0 => bytes.extend((0..random(64)).map(|_| u8::try_from(random(256)).unwrap_or(0))),
+                    _ => bytes.extend_from_slice(PIECES[random(PIECES.len())]),
+                }
+            }
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.shutdown().await;
+            let _ = tokio::time::timeout(Duration::from_millis(50), stream.read(&mut [0; 64])).await;
+            sent += 1;
+        }
+        assert!(sent > 100, "{sent}");
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = b"POST /hook/agent HTTP/1.1\r\nhost: x\r\nauthorization: Bearer s3cret\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        stop.send_replace(true);
+        serving.await.unwrap();
+    }
 }

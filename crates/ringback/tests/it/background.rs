@@ -297,6 +297,30 @@ async fn each_update_policy_asks_for_what_it_demands() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_isolated_run_knows_nothing_of_the_main_session() {
+    let runs = ModelServer::start(Script::new([ping("Looked"), Turn::text("Done.")])).await;
+    let Some(world) = World::new("an_isolated_run_knows_nothing_of_the_main_session", &runs).await else {
+        return;
+    };
+    world.first_prompt(MAIN, "The word is heron.").await;
+    let daemon = world.up().await;
+    let call = json!({ "message": "look", "source": "ci", "isolated": true, "model": "haiku", "thinking": false,
+                       "update_main_session": "freely" });
+    let id = world.inbound.start(call).await;
+    let run = ended(&daemon, &id).await;
+    assert_eq!(
+        (&run["state"], &run["forked_from"], &run["isolated"]),
+        (&json!("completed"), &Value::Null, &json!(true)),
+        "{run}"
+    );
+    let first = runs.requests().first().map(|r| r.message.json()).unwrap_or_default();
+    assert!(!first.to_string().contains("heron"), "{first}");
+    assert!(first["model"].as_str().is_some_and(|m| m.contains("haiku")), "{first}");
+    assert!(first["thinking"].is_null(), "{first}");
+    assert_eq!(world.discord.wait_for(1, DEADLINE).await[0].content(), "[bg] Looked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_without_credentials_and_one_that_hangs_are_told_with_their_cause() {
     let runs =
         ModelServer::start(Script::new([Turn::text("too late").after(Duration::from_secs(600))])).await;

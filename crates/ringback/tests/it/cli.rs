@@ -84,7 +84,8 @@ async fn a_database_newer_than_the_program_is_left_untouched_and_exits_2() {
 
 #[tokio::test]
 async fn init_writes_a_configuration_that_loads_and_never_overwrites() {
-    let home = Home::new();
+    let mut home = Home::new();
+    home.set_env("WEBHOOK_SECRET", "the-secret-of-the-hook-listener");
     let path = home.path().join("new/config.toml");
     let given = path.to_string_lossy().into_owned();
     let (code, stdout, stderr) = run(&home, &["init", "--config", &given]).await;
@@ -97,13 +98,17 @@ async fn init_writes_a_configuration_that_loads_and_never_overwrites() {
     assert_eq!(code, Some(1), "{stderr}");
     assert_eq!(std::fs::read_to_string(&path).expect("it is there"), text);
 
+    let free =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let free = free.to_string();
     // Every commented key is a key that is known: with the comments taken off nothing is warned about.
     let everything: String = text
         .lines()
         .map(|l| if l.starts_with("# ") && (l.contains(" = ") || l.contains("[")) { &l[2..] } else { l })
         .map(|l| format!("{l}\n"))
         .collect();
-    let all = home.write("all.toml", everything.replace("127.0.0.1:7421", "127.0.0.1:0"));
+    let all =
+        home.write("all.toml", everything.replace("127.0.0.1:7421", "127.0.0.1:0").replace("8787", &free));
     std::fs::set_permissions(&all, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("ours");
     let daemon = home.spawn(ringback(), &["up", "--config", &all.to_string_lossy()]);
     daemon.wait_for_line("ready", DEADLINE).await;
