@@ -9,6 +9,7 @@ use globset::GlobSet;
 use crate::activity::{Activity, Reason};
 use crate::event::Event;
 use crate::ids::{Agent, EndpointName, words};
+use crate::rate::Rate;
 
 /// A receiver as configured. Every field is already checked: see the daemon's configuration.
 #[derive(Clone, Debug)]
@@ -39,6 +40,12 @@ pub struct Endpoint {
     pub backoff: Vec<Duration>,
     /// Attempts in flight at once.
     pub concurrency: usize,
+    /// Headers of the operator's, by lower-case name: sent with every attempt. Their values are secrets.
+    pub headers: Vec<(String, Secret)>,
+    /// A later event of a session waits until every earlier one there is finished.
+    pub ordered: bool,
+    /// Attempts in a span of time; `None` = any number.
+    pub rate: Option<Rate>,
 }
 
 impl Endpoint {

@@ -221,6 +221,17 @@ impl Facts {
 
     /// Takes in what the live registry says; `None` = it says nothing (any more).
     pub fn set_live(&mut self, live: Option<Live>) {
+        // What an `idle` has ended stays ended when the registry falls silent.
+        if live.is_none()
+            && let Some(Live { status: LiveStatus::Idle, status_at }) = self.live
+        {
+            self.open_tools.retain(|t| t.since > status_at || t.kind == ToolKind::Question);
+            if let Turn::Open { progress_at } = self.turn
+                && progress_at <= status_at
+            {
+                self.turn = Turn::Ended { at: status_at, reason: Reason::TurnEnd, stated: true };
+            }
+        }
         self.live = live;
         if live.is_some() {
             self.gone_at = None;

@@ -18,6 +18,9 @@ use crate::process::ProcessTable;
 const RECHECK: Duration = Duration::from_secs(1);
 /// How soon one whose file was just removed is looked at: it is about to end.
 const RECHECK_SOON: Duration = Duration::from_millis(100);
+/// How long one whose file was removed may still end before it counts as living on without its session. Until then
+/// the last thing it said holds: a session that ends must not look busy for a blink.
+const LINGER: Duration = Duration::from_secs(1);
 /// Processes watched after their file was removed.
 const LEAVING: usize = 64;
 /// Longest registry file read.
@@ -118,9 +121,18 @@ impl Entry {
 pub(crate) struct Registry {
     /// Of processes that were seen alive.
     files: BTreeMap<PathBuf, Entry>,
-    /// Whose file was removed or turned to another session while they lived.
-    leaving: Vec<Entry>,
+    /// Whose file was removed while they lived.
+    leaving: Vec<Leaving>,
     recheck_at: Option<Timestamp>,
+}
+
+/// A process without its file.
+#[derive(Debug)]
+struct Leaving {
+    entry: Entry,
+    since: Timestamp,
+    /// It was told that the registry says nothing of the session any more.
+    is_told: bool,
 }
 
 /// What became of a session by a change of the registry.
@@ -156,7 +168,7 @@ impl Registry {
             // Never seen alive by us: a stale file, or one of another pid namespace. It proves nothing.
             return if before.is_some() { self.removed(path, processes, now) } else { Vec::new() };
         }
-        self.leaving.retain(|e| e.pid != entry.pid || e.session_id != entry.session_id);
+        self.leaving.retain(|l| l.entry.pid != entry.pid || l.entry.session_id != entry.session_id);
         let session = entry.session_id.clone();
         self.files.insert(path.to_owned(), entry);
         self.schedule(now.plus(RECHECK));
@@ -187,9 +199,9 @@ impl Registry {
             if self.leaving.len() == LEAVING {
                 self.leaving.remove(0);
             }
-            self.leaving.push(entry);
+            self.leaving.push(Leaving { entry, since: now, is_told: false });
             self.schedule(now.plus(RECHECK_SOON));
-            return vec![self.level(&session)];
+            return Vec::new();
         }
         vec![Change::Gone(session)]
     }
@@ -203,18 +215,23 @@ impl Registry {
             self.files.iter().filter(|(_, e)| !e.is_alive(processes)).map(|(path, _)| path.clone()).collect();
         let mut lost: BTreeSet<SessionId> =
             dead.iter().filter_map(|path| self.files.remove(path)).map(|e| e.session_id).collect();
-        let (still, ended) =
-            std::mem::take(&mut self.leaving).into_iter().partition(|e| e.is_alive(processes));
+        let (mut still, ended): (Vec<Leaving>, Vec<Leaving>) =
+            std::mem::take(&mut self.leaving).into_iter().partition(|l| l.entry.is_alive(processes));
+        lost.extend(ended.into_iter().map(|l| l.entry.session_id));
+        let mut left = BTreeSet::new();
+        for one in still.iter_mut().filter(|l| !l.is_told && now.since(l.since) >= LINGER) {
+            one.is_told = true;
+            left.insert(one.entry.session_id.clone());
+        }
+        let is_hurried = still.iter().any(|l| !l.is_told);
         self.leaving = still;
-        lost.extend(ended.into_iter().map(|e: Entry| e.session_id));
         let watching = !self.files.is_empty() || !self.leaving.is_empty();
-        self.recheck_at = watching.then(|| now.plus(RECHECK));
-        lost.into_iter()
-            .map(|session| match self.entry(&session) {
-                Some(_) => self.level(&session),
-                None => Change::Gone(session),
-            })
-            .collect()
+        self.recheck_at = watching.then(|| now.plus(if is_hurried { RECHECK_SOON } else { RECHECK }));
+        let gone = lost.into_iter().map(|session| match self.entry(&session) {
+            Some(_) => self.level(&session),
+            None => Change::Gone(session),
+        });
+        gone.chain(left.iter().map(|session| self.level(session))).collect()
     }
 
     /// When [`Registry::recheck`] has something to do.

@@ -111,3 +111,36 @@ fn an_unchanged_registry_file_silences_no_timer() {
     let seen = crate::world::sightings(world.observer.scan(at(121_000)));
     assert_eq!(brief(&seen), [(Activity::Idle, true)]);
 }
+
+#[test]
+fn a_session_that_ends_never_looks_busy_for_a_blink() {
+    // Interrupted before any output: only the registry knows that the turn is over, and it goes away first.
+    let mut world = World::new();
+    world.processes.start(42);
+    let path = world.transcript(SESSION);
+    world.register(42, SESSION, r#""busy""#, 10);
+    world.add(&path, &[prompt(20)], 30);
+    assert_eq!(brief(&world.register(42, SESSION, r#""idle""#, 1_000)), [(Activity::Waiting, true)]);
+    let registry = world.registry(42);
+    fs::remove_file(&registry).unwrap();
+    assert_eq!(world.look(&registry, 2_000), []);
+    assert_eq!(world.tick(2_100), []);
+    world.processes.kill(42);
+    let seen = world.tick(2_200);
+    assert_eq!((brief(&seen), seen[0].sighting.reason), (vec![(Activity::Idle, true)], Some(Reason::Exited)));
+}
+
+#[test]
+fn what_the_registry_ended_stays_ended_when_its_process_lives_on_without_the_session() {
+    let mut world = World::new();
+    world.processes.start(42);
+    let path = world.transcript(SESSION);
+    world.register(42, SESSION, r#""busy""#, 10);
+    world.add(&path, &[prompt(20), tool_use(30, "a", "Bash")], 40);
+    world.register(42, SESSION, r#""idle""#, 1_000);
+    let registry = world.registry(42);
+    fs::remove_file(&registry).unwrap();
+    world.look(&registry, 2_000);
+    assert_eq!(world.tick(4_000), []);
+    assert_eq!(world.observer.session(&SessionId::new(SESSION)).unwrap().verdict.activity, Activity::Waiting);
+}
