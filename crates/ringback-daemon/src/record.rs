@@ -24,6 +24,8 @@ use crate::view::{Shown, View};
 
 /// Entries kept while the store fails; beyond that the oldest go, counted.
 const MAX_WAITING: usize = 10_000;
+/// Entries of one transaction.
+const AT_ONCE: usize = 512;
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
@@ -60,6 +62,14 @@ pub struct Origin {
     pub api: Option<String>,
 }
 
+/// What the store has not taken yet.
+#[derive(Default)]
+struct Backlog {
+    waiting: VecDeque<Waiting>,
+    /// When the failing store was last complained about.
+    warned_at: Option<Timestamp>,
+}
+
 /// An entry on its way to the store.
 struct Waiting {
     entry: Entry,
@@ -90,45 +100,48 @@ impl Health {
 impl Recorder {
     /// Runs until the observer hangs up, or until `stop` turns true.
     pub async fn run(mut self, mut seen: mpsc::Receiver<Vec<Seen>>, mut stop: watch::Receiver<bool>) {
-        let mut waiting: VecDeque<Waiting> = VecDeque::new();
-        let mut warned_at: Option<Timestamp> = None;
+        let mut backlog = Backlog::default();
         while !*stop.borrow() {
             tokio::select! {
                 batch = seen.recv() => {
                     let Some(batch) = batch else { break };
-                    self.take_in(batch, &mut waiting);
+                    self.take_in(batch, &mut backlog).await;
                     // Whatever else has come shares the transaction.
-                    while waiting.len() < MAX_WAITING / 2 && let Ok(batch) = seen.try_recv() {
-                        self.take_in(batch, &mut waiting);
+                    while backlog.waiting.len() < AT_ONCE && let Ok(batch) = seen.try_recv() {
+                        self.take_in(batch, &mut backlog).await;
                     }
                 }
-                () = tokio::time::sleep(STORE_PAUSE), if !waiting.is_empty() => {}
+                () = tokio::time::sleep(STORE_PAUSE), if !backlog.waiting.is_empty() => {}
                 _ = stop.changed() => {}
             }
-            self.write(&mut waiting, &mut warned_at).await;
+            self.write(&mut backlog).await;
         }
         while let Ok(batch) = seen.try_recv() {
-            self.take_in(batch, &mut waiting);
+            self.take_in(batch, &mut backlog).await;
         }
-        self.write(&mut waiting, &mut warned_at).await;
+        self.write(&mut backlog).await;
     }
 
-    fn take_in(&mut self, batch: Vec<Seen>, waiting: &mut VecDeque<Waiting>) {
+    async fn take_in(&mut self, batch: Vec<Seen>, backlog: &mut Backlog) {
         for seen in batch {
             let snapshot = match seen {
                 Seen::Sighting(sighted) => {
                     if let Some(entry) = self.step(&sighted, clock::now()) {
-                        if waiting.len() == MAX_WAITING {
-                            waiting.pop_front();
+                        if backlog.waiting.len() == MAX_WAITING {
+                            backlog.waiting.pop_front();
                             self.health.lost.fetch_add(1, Ordering::Relaxed);
                         }
-                        waiting.push_back(entry);
+                        backlog.waiting.push_back(entry);
                     }
                     sighted.snapshot
                 }
                 Seen::About(snapshot) => snapshot,
             };
             self.view.put(shown(snapshot));
+            // One read of a busy file can hold more than may ever wait; only a store that fails makes it wait.
+            if backlog.waiting.len() >= AT_ONCE && backlog.waiting.len() % AT_ONCE == 0 {
+                self.write(backlog).await;
+            }
         }
     }
 
@@ -191,7 +204,8 @@ impl Recorder {
     }
 
     /// Journals what waits; on success wakes the endpoints and tells the interfaces.
-    async fn write(&mut self, waiting: &mut VecDeque<Waiting>, warned_at: &mut Option<Timestamp>) {
+    async fn write(&mut self, backlog: &mut Backlog) {
+        let Backlog { waiting, warned_at } = backlog;
         if waiting.is_empty() {
             return;
         }

@@ -275,7 +275,7 @@ async fn durability_memory_keeps_no_event_on_disk() {
 }
 
 /// The endpoint's only delivery, once it is no longer pending.
-async fn settled(daemon: &ringback_testkit::Daemon, endpoint: &str) -> serde_json::Value {
+pub(crate) async fn settled(daemon: &ringback_testkit::Daemon, endpoint: &str) -> serde_json::Value {
     let give_up = tokio::time::Instant::now() + DEADLINE;
     loop {
         let listed = daemon.api_get(&format!("/api/deliveries?endpoint={endpoint}")).await.json();
@@ -295,4 +295,35 @@ pub(crate) fn by_event(requests: &[Received]) -> BTreeMap<String, usize> {
         *counts.entry(id).or_default() += 1;
     }
     counts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_larger_than_what_may_wait_in_memory_loses_nothing() {
+    const CALLS: usize = 6_000;
+    let home = Home::new();
+    let receiver = Receiver::always(Answer::Status(200)).await;
+    configure(&home, json!([{ "name": "all", "url": receiver.url("/"), "concurrency": 16 }]));
+    let daemon = home.up(ringback()).await;
+    let session = Transcript::new(&home, "s-burst");
+    session.prompt("go");
+    session.tool("first", "Bash");
+    receiver.wait_for(1, DEADLINE).await;
+    session.result("first");
+    session.burst(CALLS);
+    let want = 2 + 2 * CALLS as u64;
+    let give_up = tokio::time::Instant::now() + DEADLINE * 3;
+    let stats = loop {
+        let stats = daemon.api_get("/api/stats").await.json();
+        if stats["deliveries_delivered"].as_u64() >= Some(want) {
+            break stats;
+        }
+        assert!(tokio::time::Instant::now() < give_up, "not all delivered: {stats}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    assert_eq!((stats["events"].as_u64(), &stats["deliveries_pending"]), (Some(want), &json!(0)), "{stats}");
+    let mut sequences: Vec<_> =
+        receiver.requests().iter().filter_map(|r| r.json()["sequence"].as_u64()).collect();
+    sequences.sort_unstable();
+    sequences.dedup();
+    assert_eq!(sequences, (1..=want).collect::<Vec<_>>());
 }

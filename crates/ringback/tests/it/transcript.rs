@@ -43,21 +43,47 @@ impl Transcript {
         self.answer(json!([{ "type": "text", "text": text }]), "end_turn", text);
     }
 
-    fn answer(&self, content: Value, stop: &str, id: &str) {
-        let message = json!({
-            "id": format!("msg_{id}"), "role": "assistant", "model": "claude-sonnet-5-5",
-            "content": content, "stop_reason": stop,
-            "usage": { "input_tokens": 10, "output_tokens": 5 },
-        });
-        self.append(json!({ "type": "assistant", "message": message }));
+    /// Many calls and their results in one write.
+    pub(crate) fn burst(&self, calls: usize) {
+        let mut text = String::new();
+        for n in 0..calls {
+            let call = format!("b{n}");
+            let content = json!([{ "type": "tool_use", "id": call, "name": "Bash", "input": {} }]);
+            text.push_str(&self.line(answered(content, "tool_use", &call)));
+            let content = json!([{ "type": "tool_result", "tool_use_id": call, "content": "ok" }]);
+            let result = json!({ "type": "user", "message": { "role": "user", "content": content } });
+            text.push_str(&self.line(result));
+        }
+        self.write(&text);
     }
 
-    fn append(&self, mut record: Value) {
+    fn answer(&self, content: Value, stop: &str, id: &str) {
+        self.append(answered(content, stop, id));
+    }
+
+    fn append(&self, record: Value) {
+        self.write(&self.line(record));
+    }
+
+    fn line(&self, mut record: Value) -> String {
         record["timestamp"] = json!(clock::now());
         record["sessionId"] = json!(self.id);
         record["cwd"] = json!(self.cwd);
+        format!("{record}\n")
+    }
+
+    fn write(&self, text: &str) {
         let mut file =
             OpenOptions::new().append(true).create(true).open(&self.path).expect("the transcript opens");
-        file.write_all(format!("{record}\n").as_bytes()).expect("the transcript takes a line");
+        file.write_all(text.as_bytes()).expect("the transcript takes it");
     }
+}
+
+fn answered(content: Value, stop: &str, id: &str) -> Value {
+    let message = json!({
+        "id": format!("msg_{id}"), "role": "assistant", "model": "claude-sonnet-5-5",
+        "content": content, "stop_reason": stop,
+        "usage": { "input_tokens": 10, "output_tokens": 5 },
+    });
+    json!({ "type": "assistant", "message": message })
 }
