@@ -4,177 +4,329 @@
 //! Nothing sleeps in a slot: a delivery that has to wait goes back to the store with its due time. A slot is held
 //! until the outcome is committed, so that a crash repeats at most `concurrency` attempts.
 
-use std::collections::VecDeque;
+mod hand;
+mod patience;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use ringback_model::delivery::{self, DeliveryState, Failure, Outcome, Reply};
-use ringback_model::{Attempt, EventId, Timestamp};
-use ringback_store::{Claim, Ending, EndpointStatus, Settled, Store};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use ringback_model::delivery::{self, DeliveryState, Failure, MAX_RETRY_AFTER, Next, Outcome, Reply};
+use ringback_model::{Attempt, DeliveryId, Endpoint, EndpointName, EventId, Pace, Timestamp};
+use ringback_store::{Claim, Ending, EndpointStatus, Settled, Store, Turn};
 use ringback_webhook::client::Client;
 use ringback_webhook::request::Post;
 use ringback_webhook::sign::Key;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::Instant;
 
-use crate::clock;
+use self::hand::Hand;
+pub use self::patience::Patience;
+use self::patience::Vigil;
 use crate::feed::Feed;
 use crate::lane::{Carrier, Lane};
 
-/// A stuck claimer's deliveries come back after this; far longer than any attempt.
-const LEASE: Duration = Duration::from_secs(15 * 60);
+/// A claim holds until it is settled or given back. It has no other end: the clock may jump and the machine may sleep
+/// while an attempt is under way, and one process holds the lock.
+const FOR_GOOD: Timestamp = Timestamp::from_millis(i64::MAX);
 /// How long a store that fails is left alone.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How long a delivery rests whose attempt failed inside ringback.
+const BUG_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// How long attempts in flight may go on once the daemon stops.
 const GRACE: Duration = Duration::from_secs(10);
+/// Claims of one query at an ordered endpoint, at least: most of them may be of one session.
+const ORDERED_CLAIMS: usize = 64;
+
+/// Makes one attempt on the wire: the network in the daemon, a script in tests.
+pub trait Wire: Send + Sync + 'static {
+    /// POSTs `body` to `url`. Returns at the end of `timeout` at the latest; `at` is the time of the attempt.
+    fn post(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        timeout: Duration,
+        at: Timestamp,
+    ) -> impl Future<Output = Reply> + Send;
+}
+
+impl Wire for Client {
+    async fn post(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        timeout: Duration,
+        at: Timestamp,
+    ) -> Reply {
+        self.send(url, headers, body, timeout, at).await
+    }
+}
 
 /// The loop of one endpoint.
-pub struct Deliverer {
+pub struct Deliverer<W = Client> {
     /// The endpoint and its wake-up.
     pub lane: Arc<Lane>,
     /// Where deliveries are claimed from and settled.
     pub store: Arc<dyn Store>,
     /// Sends attempts.
-    pub client: Client,
+    pub client: W,
     /// Where outcomes are told to the interfaces.
     pub feed: Feed,
     /// Who wants to know of deliveries that will not arrive.
     pub mourner: Option<Mourner>,
+    /// When an endpoint that only fails is disabled; `None` = never.
+    pub patience: Option<Patience>,
+    /// The clock.
+    pub now: fn() -> Timestamp,
 }
 
 /// Is told the event and the body of a delivery that ended without success.
 pub type Mourner = Arc<dyn Fn(EventId, Bytes) -> BoxFuture<'static, ()> + Send + Sync>;
 
+/// What the loop keeps between two rounds.
+struct Work {
+    /// What every request carries.
+    dress: Arc<Dress>,
+    hand: Hand,
+    flights: JoinSet<Landed>,
+    pace: Option<Pace>,
+    /// What [`Work::pace`] counts from.
+    began: Instant,
+    vigil: Option<Vigil>,
+    paused_until: Option<Timestamp>,
+}
+
+/// What every request of an endpoint carries.
+struct Dress {
+    keys: Vec<Key>,
+    headers: HeaderMap,
+}
+
 /// What a flight leaves behind for its loop.
+#[derive(Default)]
 struct Landed {
+    /// `None` = no attempt was made.
+    outcome: Option<Outcome>,
+    /// The delivery's turn is over.
+    is_finished: bool,
     /// The receiver asked for quiet until then.
     pause_until: Option<Timestamp>,
     /// The receiver wants nothing more: why.
     disable: Option<String>,
 }
 
-impl Deliverer {
+impl<W: Wire> Deliverer<W> {
     /// Runs until `stop` turns true; then lets attempts in flight end and gives back what it has claimed.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let this = Arc::new(self);
-        let keys: Arc<[Key]> = Key::all(&this.lane.endpoint.secrets).into();
-        let slots = this.lane.endpoint.concurrency;
-        let mut claimed: VecDeque<Claim> = VecDeque::new();
-        let mut flights: JoinSet<Landed> = JoinSet::new();
-        let mut paused_until: Option<Timestamp> = None;
+        let endpoint = &this.lane.endpoint;
+        let mut work = Work {
+            dress: Arc::new(Dress::of(endpoint)),
+            hand: Hand::new(endpoint.ordered),
+            flights: JoinSet::new(),
+            pace: endpoint.rate.map(Pace::new),
+            began: Instant::now(),
+            vigil: match &this.patience {
+                Some(patience) => Some(Vigil::open(patience, &this.lane).await),
+                None => None,
+            },
+            paused_until: None,
+        };
+        let mut stops = this.lane.stops();
 
         while !*stop.borrow() {
-            let now = clock::now();
-            paused_until = paused_until.filter(|until| *until > now);
-            let mut again_at = paused_until;
-            if paused_until.is_none() && !this.lane.is_disabled() {
-                again_at = this.launch(&keys, slots, now, &mut claimed, &mut flights).await;
+            let now = (this.now)();
+            // The bound is for a clock that went back meanwhile.
+            let latest = now.plus(MAX_RETRY_AFTER);
+            work.paused_until = work.paused_until.filter(|until| *until > now).map(|until| until.min(latest));
+            if stops != this.lane.stops() {
+                stops = this.lane.stops();
+                this.give_back(&mut work.hand).await;
             }
+            let again_at = if this.lane.is_disabled() {
+                this.empty_the_queue().await.err().map(|_| now.plus(STORE_PAUSE))
+            } else if work.paused_until.is_some() {
+                this.give_back(&mut work.hand).await;
+                work.paused_until
+            } else {
+                this.launch(&mut work, stops, now).await
+            };
             tokio::select! {
-                Some(landed) = flights.join_next() => {
-                    this.land(landed, &mut paused_until).await;
-                    while let Some(landed) = flights.try_join_next() {
-                        this.land(landed, &mut paused_until).await;
+                biased;
+                // Nobody can say stop any more: that is one too.
+                changed = stop.changed() => if changed.is_err() { break },
+                Some(landed) = work.flights.join_next_with_id() => {
+                    this.land(landed, &mut work).await;
+                    while let Some(landed) = work.flights.try_join_next_with_id() {
+                        this.land(landed, &mut work).await;
                     }
                 }
                 () = this.lane.wake.notified() => {}
-                () = sleep_until(again_at), if again_at.is_some() => {}
-                _ = stop.changed() => {}
+                () = this.sleep_until(again_at), if again_at.is_some() => {}
             }
         }
 
-        let left: Vec<_> = claimed.iter().map(|c| c.delivery.id).collect();
-        if let Err(error) = this.store.release(left).await {
-            tracing::debug!(%error, "claims are left to the next start");
-        }
-        let ended = async { while flights.join_next().await.is_some() {} };
+        this.give_back(&mut work.hand).await;
+        let ended = async {
+            while let Some(landed) = work.flights.join_next_with_id().await {
+                this.land(landed, &mut work).await;
+            }
+        };
         if tokio::time::timeout(GRACE, ended).await.is_err() {
             tracing::info!(endpoint = %this.lane.endpoint.name, "attempts cut off at the end of the grace period");
+            work.flights.shutdown().await;
+            this.release(work.hand.abandon()).await;
+        }
+        if let Some(vigil) = &mut work.vigil {
+            vigil.save().await;
         }
     }
 
-    /// Fills the free slots. Returns when to look again although nothing wakes us: when something becomes due.
-    async fn launch(
-        self: &Arc<Self>,
-        keys: &Arc<[Key]>,
-        slots: usize,
-        now: Timestamp,
-        claimed: &mut VecDeque<Claim>,
-        flights: &mut JoinSet<Landed>,
-    ) -> Option<Timestamp> {
+    /// Lets go of what was claimed and not begun: a delivery that has to wait is kept by the store alone.
+    async fn give_back(&self, hand: &mut Hand) {
+        if self.release(hand.waiting()).await {
+            hand.clear();
+        }
+    }
+
+    async fn release(&self, deliveries: Vec<DeliveryId>) -> bool {
+        if deliveries.is_empty() {
+            return true;
+        }
+        let released = self.store.release(deliveries).await;
+        released.inspect_err(|error| tracing::debug!(%error, "claims are left to the next start")).is_ok()
+    }
+
+    /// Ends what is pending at a disabled endpoint, also what was queued at the moment when it was disabled.
+    /// Messages to the user are not ended: they wait for the next start.
+    async fn empty_the_queue(&self) -> Result<(), ringback_store::Error> {
+        if !matches!(self.lane.carrier, Carrier::Webhook) {
+            return Ok(());
+        }
         let name = &self.lane.endpoint.name;
-        while flights.len() < slots {
-            if claimed.is_empty() {
-                // A few rounds of slots at once: one query serves many attempts.
-                match self.store.claim(name, now, slots * 4, now.plus(LEASE)).await {
-                    Ok(claims) => claimed.extend(claims),
+        let _whole = self.lane.switching.lock().await;
+        if !self.lane.is_disabled() {
+            self.lane.wake.notify_one();
+            return Ok(());
+        }
+        let closed = self.store.close_pending(name, Ending::Dead, (self.now)()).await;
+        closed.map(|_| ()).inspect_err(|error| {
+            tracing::warn!(endpoint = %name, %error, "cannot end its pending deliveries");
+        })
+    }
+
+    /// Fills the free slots. Returns when to look again although nothing wakes us: when something becomes due.
+    async fn launch(self: &Arc<Self>, work: &mut Work, stops: u64, now: Timestamp) -> Option<Timestamp> {
+        let slots = self.lane.endpoint.concurrency;
+        while work.flights.len() < slots && self.lane.stops() == stops {
+            let running = work.began.elapsed();
+            let room = work.pace.as_mut().map_or(usize::MAX, |pace| pace.room(running));
+            if room == 0 {
+                self.give_back(&mut work.hand).await;
+                let wait = work.pace.as_mut().map_or(Duration::ZERO, |pace| pace.wait(running));
+                return Some(now.plus(wait));
+            }
+            let Some(claim) = work.hand.next() else {
+                match self.claim(now, room).await {
+                    Ok(Turn { claims, next_due }) if claims.is_empty() => {
+                        return next_due.map(|due| due.max(now));
+                    }
+                    Ok(turn) => work.hand.add(turn.claims),
                     Err(error) => {
-                        tracing::warn!(endpoint = %name, %error, "cannot claim deliveries");
+                        tracing::warn!(endpoint = %self.lane.endpoint.name, %error, "cannot claim deliveries");
                         return Some(now.plus(STORE_PAUSE));
                     }
                 }
-            }
-            let Some(claim) = claimed.pop_front() else {
-                return match self.store.next_due(name, now).await {
-                    Ok(due) => due.map(|due| due.max(now)),
-                    Err(_) => Some(now.plus(STORE_PAUSE)),
-                };
+                continue;
             };
-            let this = Arc::clone(self);
-            let keys = Arc::clone(keys);
-            flights.spawn(async move { this.fly(claim, &keys).await });
+            if let Some(pace) = &mut work.pace {
+                pace.begin(running);
+            }
+            let (delivery, session) = (claim.delivery.clone(), claim.session_id.clone());
+            let (this, dress) = (Arc::clone(self), Arc::clone(&work.dress));
+            let task = work.flights.spawn(async move { this.fly(claim, &dress, stops).await });
+            work.hand.flies(task.id(), delivery, session);
         }
         None
     }
 
+    /// Takes what is due; if that is nothing, says when something will be.
+    async fn claim(&self, now: Timestamp, room: usize) -> Result<Turn, ringback_store::Error> {
+        let Endpoint { name, concurrency, ordered, .. } = &self.lane.endpoint;
+        // A few rounds of slots at once: one query serves many attempts.
+        let round = concurrency * 4;
+        if *ordered {
+            let limit = round.max(ORDERED_CLAIMS).min(room);
+            return self.store.claim_in_order(name, now, limit, FOR_GOOD).await;
+        }
+        let claims = self.store.claim(name, now, round.min(room), FOR_GOOD).await?;
+        let next_due = if claims.is_empty() { self.store.next_due(name, now).await? } else { None };
+        Ok(Turn { claims, next_due })
+    }
+
     /// One attempt, from the wire to the committed outcome.
-    async fn fly(&self, claim: Claim, keys: &[Key]) -> Landed {
+    async fn fly(&self, claim: Claim, dress: &Dress, stops: u64) -> Landed {
+        if self.lane.stops() != stops {
+            // It may have ended with the others of its queue.
+            self.release(vec![claim.delivery.id]).await;
+            return Landed::default();
+        }
         let endpoint = &self.lane.endpoint;
-        let started_at = clock::now();
+        let started_at = (self.now)();
         let began = Instant::now();
         let number = claim.tries.saturating_add(1);
-        let reply = self.carry(&claim, keys, number, started_at).await;
+        let reply = self.carry(&claim, dress, number, started_at).await;
 
-        let now = clock::now();
+        let now = (self.now)();
         let outcome = delivery::outcome(&reply);
-        let next = delivery::after(&claim.delivery, &outcome, &endpoint.backoff, now, jitter());
+        let jitter = jitter(&endpoint.name, claim.delivery.event_id, number);
+        let next = delivery::after(&claim.delivery, &outcome, &endpoint.backoff, now, jitter);
         let attempt = attempt(number, started_at, began.elapsed(), &reply, endpoint.timeout);
         self.tell(&claim, &attempt, &outcome, next.state);
-        let landed = Landed {
-            pause_until: match outcome {
-                Outcome::Retry { wait: Some(wait), pause: true } => Some(now.plus(wait)),
-                _ => None,
-            },
-            disable: matches!(outcome, Outcome::Disable).then(|| match attempt.status {
-                Some(410) => "the receiver answered 410 Gone".to_owned(),
-                _ => "the receiver answered webhook-delivery: disable".to_owned(),
-            }),
+        let pause_until = match outcome {
+            Outcome::Retry { wait: Some(wait), pause: true } => Some(now.plus(wait)),
+            _ => None,
         };
+        let disable = matches!(outcome, Outcome::Disable).then(|| match attempt.status {
+            Some(410) => "the receiver answered 410 Gone".to_owned(),
+            _ => "the receiver answered webhook-delivery: disable".to_owned(),
+        });
         if let (DeliveryState::Failed | DeliveryState::Dead, Some(mourner)) = (next.state, &self.mourner) {
             mourner(claim.delivery.event_id, claim.body.clone()).await;
         }
         self.settle(Settled { id: claim.delivery.id, attempt: Some(attempt), next }).await;
-        landed
+        let is_finished = next.state != DeliveryState::Pending;
+        Landed { outcome: Some(outcome), is_finished, pause_until, disable }
     }
 
-    async fn carry(&self, claim: &Claim, keys: &[Key], number: u32, at: Timestamp) -> Reply {
+    async fn carry(&self, claim: &Claim, dress: &Dress, number: u32, at: Timestamp) -> Reply {
         let endpoint = &self.lane.endpoint;
         match &self.lane.carrier {
             Carrier::Webhook => {
                 let post = Post {
-                    keys,
+                    keys: &dress.keys,
                     event_id: claim.delivery.event_id,
                     kind: claim.kind,
                     body: &claim.body,
                     attempt: number,
                     at,
                 };
-                let headers = post.headers();
-                self.client
-                    .send(endpoint.url.reveal(), headers, claim.body.clone(), endpoint.timeout, at)
-                    .await
+                let mut headers = post.headers();
+                headers.extend(dress.headers.clone());
+                let body = claim.body.clone();
+                self.client.post(endpoint.url.reveal(), headers, body, endpoint.timeout, at).await
             }
             Carrier::Notifier(outlet) => {
                 outlet.send(&claim.body, claim.delivery.event_id.0, endpoint.timeout, at).await
@@ -196,21 +348,33 @@ impl Deliverer {
         }
     }
 
-    async fn land(
-        &self,
-        landed: Result<Landed, tokio::task::JoinError>,
-        paused_until: &mut Option<Timestamp>,
-    ) {
-        let landed = match landed {
+    async fn land(&self, landed: Result<(task::Id, Landed), JoinError>, work: &mut Work) {
+        let (task, landed) = match landed {
             Ok(landed) => landed,
             Err(error) => {
-                // The lease runs out and the delivery is tried again.
                 tracing::error!(endpoint = %self.lane.endpoint.name, %error, "an attempt failed inside ringback");
+                let (delivery, late) = work.hand.lands(error.id(), false);
+                self.release(late).await;
+                if let Some(delivery) = delivery {
+                    let due_at = (self.now)().plus(BUG_PAUSE);
+                    let next = Next { state: DeliveryState::Pending, attempts: delivery.attempts, due_at };
+                    self.settle(Settled { id: delivery.id, attempt: None, next }).await;
+                }
                 return;
             }
         };
-        *paused_until = (*paused_until).max(landed.pause_until);
-        if let Some(reason) = landed.disable
+        let (_, late) = work.hand.lands(task, landed.is_finished);
+        self.release(late).await;
+        work.paused_until = work.paused_until.max(landed.pause_until);
+        let mut disable = landed.disable;
+        if let (Some(vigil), Some(outcome)) = (&mut work.vigil, &landed.outcome) {
+            let given_up = vigil.saw(outcome).await;
+            disable = disable.or(given_up);
+            if disable.is_some() {
+                vigil.reset().await;
+            }
+        }
+        if let Some(reason) = disable
             && !self.lane.is_disabled()
         {
             self.disable(reason).await;
@@ -219,19 +383,29 @@ impl Deliverer {
 
     async fn disable(&self, reason: String) {
         let name = &self.lane.endpoint.name;
-        tracing::warn!(endpoint = %name, %reason, "endpoint disabled; edit its entry to enable it again");
+        let _whole = self.lane.switching.lock().await;
+        if self.lane.is_disabled() {
+            return;
+        }
+        tracing::warn!(endpoint = %name, %reason, "endpoint disabled; `ringback webhooks enable` or an edit of its entry enables it again");
         self.lane.set_disabled(true);
         let status = EndpointStatus {
-            disabled_at: clock::now(),
+            disabled_at: (self.now)(),
             reason,
             entry_fingerprint: self.lane.fingerprint.clone(),
         };
         if let Err(error) = self.store.set_endpoint_status(name, Some(status)).await {
             tracing::warn!(endpoint = %name, %error, "cannot write down that it is disabled");
         }
-        if let Err(error) = self.store.close_pending(name, Ending::Dead, clock::now()).await {
+        if let Err(error) = self.store.close_pending(name, Ending::Dead, (self.now)()).await {
             tracing::warn!(endpoint = %name, %error, "cannot end its pending deliveries");
         }
+    }
+
+    async fn sleep_until(&self, at: Option<Timestamp>) {
+        let wait = at.map_or(Duration::ZERO, |at| at.since((self.now)()));
+        // The wall clock may jump while we sleep; a bounded sleep notices within a minute.
+        tokio::time::sleep(wait.min(Duration::from_secs(60))).await;
     }
 
     fn tell(&self, claim: &Claim, attempt: &Attempt, outcome: &Outcome, state: DeliveryState) {
@@ -291,14 +465,22 @@ fn words(failure: &Failure, timeout: Duration) -> String {
     }
 }
 
-/// A number in `-1.0..1.0`; it only spreads retries, so that a failing random source may give zero.
-fn jitter() -> f64 {
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    f64::from(random) / f64::from(u32::MAX) * 2.0 - 1.0
+/// A number in `-1.0..1.0` that spreads retries: another one for each event, endpoint and attempt.
+fn jitter(endpoint: &EndpointName, event: EventId, number: u32) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    (endpoint, event, number).hash(&mut hasher);
+    let high = u32::try_from(hasher.finish() >> 32).unwrap_or(0);
+    f64::from(high) / f64::from(u32::MAX) * 2.0 - 1.0
 }
 
-async fn sleep_until(at: Option<Timestamp>) {
-    let wait = at.map_or(Duration::ZERO, |at| at.since(clock::now()));
-    // The wall clock may jump while we sleep; a bounded sleep notices within a minute.
-    tokio::time::sleep(wait.min(Duration::from_secs(60))).await;
+impl Dress {
+    fn of(endpoint: &Endpoint) -> Dress {
+        let headers = endpoint.headers.iter().filter_map(|(name, value)| {
+            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+            let mut value = HeaderValue::from_str(value.reveal()).ok()?;
+            value.set_sensitive(true);
+            Some((name, value))
+        });
+        Dress { keys: Key::all(&endpoint.secrets), headers: headers.collect() }
+    }
 }

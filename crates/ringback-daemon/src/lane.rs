@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringback_model::{Endpoint, EndpointName, Event, Format, Secret};
 use sha2::{Digest, Sha256};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use crate::notify::Outlet;
 
@@ -22,8 +22,12 @@ pub struct Lane {
     pub fingerprint: String,
     /// Something was queued; the deliverer looks at the store. Losing one costs latency, never an event.
     pub wake: Notify,
-    /// The receiver said that it wants nothing more.
+    /// The receiver said that it wants nothing more, or the operator did.
     disabled: AtomicBool,
+    /// Held while the queue is stopped, emptied or reopened: one of these at a time, and whole.
+    pub switching: Mutex<()>,
+    /// How often the queue was stopped: what was claimed before the last time may be dead.
+    stops: AtomicU64,
 }
 
 /// What takes a delivery to its receiver.
@@ -44,7 +48,7 @@ impl Lane {
         let mut hash = Sha256::new();
         hash.update(key);
         hash.update(endpoint.url.reveal());
-        for secret in &endpoint.secrets {
+        for secret in endpoint.secrets.iter().chain(endpoint.headers.iter().map(|(_, value)| value)) {
             hash.update([0]);
             hash.update(secret.reveal());
         }
@@ -70,12 +74,24 @@ impl Lane {
             timeout: Duration::from_secs(30),
             backoff: [1, 5, 30, 120, 600].map(Duration::from_secs).to_vec(),
             concurrency: 1,
+            headers: Vec::new(),
+            ordered: false,
+            rate: None,
+            allow: BTreeSet::new(),
         };
         Lane::with(endpoint, Carrier::Notifier(outlet), String::new())
     }
 
     fn with(endpoint: Endpoint, carrier: Carrier, fingerprint: String) -> Self {
-        Lane { endpoint, carrier, fingerprint, wake: Notify::new(), disabled: AtomicBool::new(false) }
+        Lane {
+            endpoint,
+            carrier,
+            fingerprint,
+            wake: Notify::new(),
+            disabled: AtomicBool::new(false),
+            switching: Mutex::new(()),
+            stops: AtomicU64::new(0),
+        }
     }
 
     /// Whether an event is queued here.
@@ -83,13 +99,19 @@ impl Lane {
         matches!(self.carrier, Carrier::Webhook) && !self.is_disabled() && self.endpoint.wants(event)
     }
 
-    /// Whether the receiver disabled itself.
+    /// Whether the receiver or the operator disabled it.
     pub fn is_disabled(&self) -> bool {
-        self.disabled.load(Ordering::Relaxed)
+        self.disabled.load(Ordering::SeqCst)
     }
 
     /// Stops or reopens the queue.
     pub fn set_disabled(&self, disabled: bool) {
-        self.disabled.store(disabled, Ordering::Relaxed);
+        self.disabled.store(disabled, Ordering::SeqCst);
+        self.stops.fetch_add(u64::from(disabled), Ordering::SeqCst);
+    }
+
+    /// How often the queue was stopped so far.
+    pub fn stops(&self) -> u64 {
+        self.stops.load(Ordering::SeqCst)
     }
 }

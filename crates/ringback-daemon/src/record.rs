@@ -139,7 +139,7 @@ impl Recorder {
             };
             self.view.put(shown(snapshot));
             // One read of a busy file can hold more than may ever wait; only a store that fails makes it wait.
-            if backlog.waiting.len() >= AT_ONCE && backlog.waiting.len() % AT_ONCE == 0 {
+            if !backlog.waiting.is_empty() && backlog.waiting.len().is_multiple_of(AT_ONCE) {
                 self.write(backlog).await;
             }
         }

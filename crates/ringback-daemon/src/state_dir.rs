@@ -14,6 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
 
+const TOKEN: &str = "api-token";
+/// Empty; there while the token is one that was derived from a passphrase.
+const DERIVED: &str = "api-token-derived";
+const SALT: &str = "api-salt";
+
 /// An opened state directory.
 #[derive(Clone, Debug)]
 pub struct StateDir {
@@ -127,24 +132,57 @@ impl StateDir {
         self.path.join("ringback.db")
     }
 
-    /// The API's token, made at first use: 32 random bytes, base64url without padding.
+    /// The API's token, made at first use: 32 random bytes, base64url without padding. One that was derived from a
+    /// passphrase is not used on without it.
     ///
     /// # Errors
     /// The file cannot be read or written.
     pub fn token(&self) -> Result<Secret, Error> {
-        if let Some(token) = read_token(&self.path)? {
+        let mark = self.path.join(DERIVED);
+        let is_derived = mark.try_exists().map_err(io(&mark))?;
+        if !is_derived && let Some(token) = read_token(&self.path)? {
             return Ok(token);
         }
-        let path = self.path.join("api-token");
-        let io = |e: std::io::Error| Error::Io { path: path.clone(), kind: e.kind() };
-        let token = random_token().map_err(io)?;
-        // Written beside and moved into place, so that a reader never sees half a token.
-        let draft = self.path.join("api-token.new");
-        let mut file =
-            private(OpenOptions::new().write(true).create(true).truncate(true)).open(&draft).map_err(io)?;
-        file.write_all(token.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
-        std::fs::rename(&draft, &path).map_err(io)?;
+        let token = random_token().map_err(io(&self.path.join(TOKEN)))?;
+        self.put(TOKEN, &token)?;
+        if is_derived {
+            std::fs::remove_file(&mark).map_err(io(&mark))?;
+        }
         Ok(Secret::new(token))
+    }
+
+    /// Makes a token that was derived from a passphrase the API's.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_derived(&self, token: &Secret) -> Result<(), Error> {
+        // The mark goes first: a crash in between then costs a random token, not a wrong one that stays.
+        self.put(DERIVED, "")?;
+        self.put(TOKEN, token.reveal())
+    }
+
+    /// The salt for passphrases where none is configured, made at first use: `ringback-v1-` and 16 random bytes,
+    /// base64url without padding.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn salt(&self) -> Result<String, Error> {
+        if let Some(salt) = read(&self.path.join(SALT))? {
+            return Ok(salt);
+        }
+        let salt = format!("ringback-v1-{}", random::<16>().map_err(io(&self.path.join(SALT)))?);
+        self.put(SALT, &salt)?;
+        Ok(salt)
+    }
+
+    /// Writes a small file beside and moves it into place, so that a reader never sees half of it.
+    fn put(&self, name: &str, text: &str) -> Result<(), Error> {
+        let (path, draft) = (self.path.join(name), self.path.join(format!("{name}.new")));
+        let mut file = private(OpenOptions::new().write(true).create(true).truncate(true))
+            .open(&draft)
+            .map_err(io(&path))?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io(&path))?;
+        std::fs::rename(&draft, &path).map_err(io(&path))
     }
 
     /// Takes the daemon's lock. The lock of a dead process needs no cleaning.
@@ -201,16 +239,24 @@ pub fn running(path: &Path) -> Option<Holder> {
 /// # Errors
 /// The file is there but cannot be read.
 pub fn read_token(path: &Path) -> Result<Option<Secret>, Error> {
-    let path = path.join("api-token");
-    match private(OpenOptions::new().read(true)).open(&path) {
+    Ok(read(&path.join(TOKEN))?.map(Secret::new))
+}
+
+/// The text of a small file of ours; `None` = it is not there, or empty.
+fn read(path: &Path) -> Result<Option<String>, Error> {
+    match private(OpenOptions::new().read(true)).open(path) {
         Ok(mut file) => {
             let mut text = String::new();
-            file.read_to_string(&mut text).map_err(|e| Error::Io { path: path.clone(), kind: e.kind() })?;
-            Ok(Some(Secret::new(text.trim())).filter(|t| !t.reveal().is_empty()))
+            file.read_to_string(&mut text).map_err(io(path))?;
+            Ok(Some(text.trim().to_owned()).filter(|t| !t.is_empty()))
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::Io { path, kind: e.kind() }),
+        Err(e) => Err(io(path)(e)),
     }
+}
+
+fn io(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |e| Error::Io { path: path.to_owned(), kind: e.kind() }
 }
 
 /// 32 bytes from the system's random source, base64url without padding.
@@ -218,7 +264,11 @@ pub fn read_token(path: &Path) -> Result<Option<Secret>, Error> {
 /// # Errors
 /// The system has no random source.
 pub fn random_token() -> std::io::Result<String> {
-    let mut bytes = [0u8; 32];
+    random::<32>()
+}
+
+fn random<const BYTES: usize>() -> std::io::Result<String> {
+    let mut bytes = [0u8; BYTES];
     getrandom::fill(&mut bytes).map_err(|_| std::io::ErrorKind::Unsupported)?;
     Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
 }
@@ -282,6 +332,22 @@ mod tests {
         assert_eq!(state.token().unwrap(), token);
         let mode = |p: &Path| std::fs::metadata(p).unwrap().mode() & 0o777;
         assert_eq!((mode(&path), mode(&path.join("api-token"))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn the_salt_is_made_once_and_a_derived_token_goes_with_its_passphrase() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let state = StateDir::open(&path).unwrap();
+        let salt = state.salt().unwrap();
+        assert_eq!(salt.strip_prefix("ringback-v1-").map(str::len), Some(22), "{salt}");
+        assert_eq!(state.salt().unwrap(), salt);
+        let derived = Secret::new("derived");
+        state.keep_derived(&derived).unwrap();
+        assert_eq!(read_token(&path).unwrap(), Some(derived.clone()));
+        let random = state.token().unwrap();
+        assert_ne!(random, derived);
+        assert_eq!(state.token().unwrap(), random);
     }
 
     #[test]

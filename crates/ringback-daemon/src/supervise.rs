@@ -13,6 +13,7 @@ use std::time::Duration;
 use ringback_model::{Agent, EndpointName, Secret};
 use ringback_store::{Ending, Ledger, MemoryStore, Prune, SqliteStore, Store};
 use ringback_webhook::client::Client;
+use ringback_webhook::guard::Policy;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -20,7 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::config::{Config, Listen};
-use crate::deliver::{Deliverer, Mourner};
+use crate::deliver::{Deliverer, Mourner, Patience};
 use crate::env::Env;
 use crate::feed::Feed;
 use crate::hook::Hooks;
@@ -113,11 +114,16 @@ impl Daemon {
     pub async fn start(config: Config, env: &Env, state: &Path) -> Result<Daemon, Error> {
         let state = StateDir::open(state)?;
         let mut lock = state.lock()?;
-        let token = Arc::new(state.token()?);
+        let salt = match &config.salt {
+            Some(salt) => salt.clone(),
+            None => state.salt()?,
+        };
+        let token = Arc::new(token(&state, config.passphrase.clone(), salt.clone()).await?);
         let database = SqliteStore::open(&state.database())
             .map_err(|error| Error::Store { path: state.database(), error })?;
         let database = Arc::new(database);
         let ledger: Arc<dyn Ledger> = Arc::<SqliteStore>::clone(&database);
+        let patience = Patience { disable_after: config.delivery.disable_after, ledger: Arc::clone(&ledger) };
         let durable: Arc<dyn Store> = database;
         // Names and the like are on disk in both modes; events, deliveries and states only where it is asked for.
         let journal: Arc<dyn Store> =
@@ -134,7 +140,7 @@ impl Daemon {
         for (id, name) in durable.names().await.map_err(store_error)? {
             view.name(&id, Some(name));
         }
-        let lanes = open_lanes(&config, &*journal, &token).await.map_err(store_error)?;
+        let lanes = open_lanes(&config, &*journal, &*durable, &token).await.map_err(store_error)?;
 
         let feed = Feed::default();
         let health = Arc::new(Health::default());
@@ -163,14 +169,18 @@ impl Daemon {
         };
         std::thread::Builder::new().name("observer".to_owned()).spawn(watching).map_err(Error::Thread)?;
 
-        let client = Client::new()?;
-        let outlets = open_outlets(&config, &client, &ledger).await?;
         let tokens = Tokens::default();
         // On a listener of its own: runs reach their tools whether or not, and wherever, the API listens.
         let mcp_listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let mcp_listener = mcp_listener
             .map_err(|e| Error::Listen { address: "127.0.0.1".to_owned(), why: e.kind().to_string() })?;
         let mcp_url = mcp_listener.local_addr().ok().map(|a| format!("http://{a}/mcp"));
+        let listeners = [listener.as_ref(), hook_listener.as_ref(), Some(&mcp_listener)];
+        let own_ports = listeners.into_iter().flatten().filter_map(|l| Some(l.local_addr().ok()?.port()));
+        let policy =
+            Policy { network: config.delivery.network, own_ports: own_ports.collect(), ..Policy::default() };
+        let client = Client::new()?.under(policy.clone())?;
+        let outlets = open_outlets(&config, &client, &ledger).await?;
         let runs = Runs::open(run::Setup {
             ledger,
             config: config.runs.clone(),
@@ -213,6 +223,8 @@ impl Daemon {
                 client: client.clone(),
                 feed: feed.clone(),
                 mourner: Some(mourner),
+                patience: None,
+                now: clock::now,
             };
             tasks.spawn(named("notifier", deliverer.run(stopping.clone())));
         }
@@ -252,9 +264,11 @@ impl Daemon {
             let deliverer = Deliverer {
                 lane: Arc::clone(lane),
                 store: Arc::clone(&journal),
-                client: client.clone(),
+                client: client.under(Policy { allow: lane.endpoint.allow.clone(), ..policy.clone() })?,
                 feed: feed.clone(),
                 mourner: None,
+                patience: Some(patience.clone()),
+                now: clock::now,
             };
             tasks.spawn(named("deliverer", deliverer.run(stopping.clone())));
         }
@@ -276,12 +290,14 @@ impl Daemon {
                 health,
                 origin,
                 token: Arc::clone(&token),
+                salt: salt.into(),
                 hosts: hosts(&config, address),
                 is_loopback: address.ip().is_loopback(),
                 window: config.window,
                 settings: Arc::new(settings(&config)),
                 first_scan: first_scan.clone(),
                 stop: stopping.clone(),
+                started_at: clock::now(),
                 now: clock::now,
             };
             if !address.ip().is_loopback() {
@@ -337,22 +353,34 @@ impl Daemon {
     }
 }
 
+/// The API's token: derived where there is a passphrase, random where not.
+async fn token(state: &StateDir, passphrase: Option<Secret>, salt: String) -> Result<Secret, Error> {
+    let Some(passphrase) = passphrase else { return Ok(state.token()?) };
+    let derived = tokio::task::spawn_blocking(move || http::auth::derive(&passphrase, &salt)).await;
+    let token = derived.map_err(|e| Error::Thread(std::io::Error::other(e)))?;
+    state.keep_derived(&token)?;
+    Ok(token)
+}
+
 async fn named(name: &'static str, part: impl Future<Output = ()>) -> &'static str {
     part.await;
     name
 }
 
-/// Opens a lane per entry, brings back what a receiver disabled, and cancels what is left of entries that went
+/// Opens a lane per entry, brings back what a receiver or the operator disabled, and cancels what is left of entries that went
 /// away while nothing ran.
 async fn open_lanes(
     config: &Config,
     store: &dyn Store,
+    durable: &dyn Store,
     token: &Secret,
 ) -> Result<Lanes, ringback_store::Error> {
     let mut lanes: HashMap<EndpointName, Arc<Lane>> = HashMap::new();
     for endpoint in &config.endpoints {
         let lane = Lane::webhook(endpoint.clone(), token.reveal());
-        match store.endpoint_status(&endpoint.name).await? {
+        let by_hand = durable.endpoint_status(&endpoint.name).await?;
+        match by_hand.or(store.endpoint_status(&endpoint.name).await?) {
+            Some(status) if status.entry_fingerprint.is_empty() => lane.set_disabled(true),
             Some(status) if status.entry_fingerprint == lane.fingerprint => lane.set_disabled(true),
             Some(_) => store.set_endpoint_status(&endpoint.name, None).await?,
             None => {}

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use globset::GlobSet;
+use ipnet::IpNet;
 
 use crate::activity::{Activity, Reason};
 use crate::event::Event;
@@ -46,6 +47,8 @@ pub struct Endpoint {
     pub ordered: bool,
     /// Attempts in a span of time; `None` = any number.
     pub rate: Option<Rate>,
+    /// Addresses it may have beyond the network profile.
+    pub allow: BTreeSet<IpNet>,
 }
 
 impl Endpoint {

@@ -106,7 +106,9 @@ mod tests {
             assert_eq!(text.parse(), Ok(rate), "{text}");
             assert_eq!(rate.to_string().parse(), Ok(rate));
         }
-        for text in ["", "30", "30/", "/m", "0/m", "-1/m", "+1/m", "1.5/s", "30/d", "30/2m", "10001/h", "3/m/s"] {
+        for text in
+            ["", "30", "30/", "/m", "0/m", "-1/m", "+1/m", "1.5/s", "30/d", "30/2m", "10001/h", "3/m/s"]
+        {
             assert_eq!(text.parse::<Rate>(), Err(NotARate), "{text:?}");
         }
     }

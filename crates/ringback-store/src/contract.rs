@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::{
     Claim, DeliveryQuery, Ending, EndpointCounts, EndpointStatus, Entry, Error, Latency, Prune, Pruned,
-    Recorded, Settled, Store, Told, Totals,
+    Recorded, Replay, Settled, Store, Told, Totals,
 };
 
 /// Tells every story, each with a new, empty store from `make`.
@@ -43,7 +43,10 @@ pub async fn run_all<F: Future<Output = Arc<dyn Store>>>(make: impl Fn() -> F) {
     settling_after_a_cancel_keeps_the_state_and_the_attempt(&*make().await).await;
     settling_twice_counts_one_attempt(&*make().await).await;
     next_due_is_when_a_claim_finds_something(&*make().await).await;
+    in_order_a_session_waits_for_its_earliest_delivery_and_others_go_on(&*make().await).await;
     closing_ends_what_is_pending_at_one_endpoint(&*make().await).await;
+    a_replayed_delivery_is_due_at_once_and_keeps_its_event_and_its_attempts(&*make().await).await;
+    a_replay_takes_what_is_finished_and_passes_its_filters(&*make().await).await;
     deliveries_are_listed_newest_first_in_pages(&*make().await).await;
     transitions_are_the_newest_of_the_session_newest_last(&*make().await).await;
     counts_follow_every_change(&*make().await).await;
@@ -320,6 +323,37 @@ async fn next_due_is_when_a_claim_finds_something(store: &dyn Store) {
     assert_eq!(next(50).await, None);
 }
 
+async fn in_order_a_session_waits_for_its_earliest_delivery_and_others_go_on(store: &dyn Store) {
+    let of = |n, session: &str, at| told_of(event(n, session), at, &["e"]);
+    record(store, vec![of(1, "a", 10), of(2, "b", 30), of(3, "a", 10), of(4, "b", 10)]).await;
+    let turn = async |now, limit| {
+        let turn = store.claim_in_order(&endpoint("e"), t(now), limit, t(now + 1000)).await.unwrap();
+        let events: Vec<u128> = turn.claims.iter().map(|c| c.delivery.event_id.0.as_u128()).collect();
+        let ids: Vec<DeliveryId> = turn.claims.iter().map(|c| c.delivery.id).collect();
+        (events, ids, turn.next_due)
+    };
+    assert_eq!(turn(9, 10).await.2, Some(t(10)));
+    // Number 4 is due and waits for number 2, which is not.
+    let (events, ids, next_due) = turn(20, 10).await;
+    assert_eq!((events, next_due), (vec![1, 3], None));
+    store.release(vec![ids[1]]).await.unwrap();
+    assert_eq!(turn(20, 10).await.0, [0; 0], "number 3 is free, but somebody works on number 1");
+    assert_eq!(turn(20, 10).await.2, Some(t(30)));
+    store.settle(vec![retried(ids[0], 1, 20, 500)]).await.unwrap();
+    let (events, others, _) = turn(40, 1).await;
+    assert_eq!(events, [2], "number 3 waits for the retry of number 1");
+    store.settle(vec![ended(others[0], DeliveryState::Failed, 1, 40)]).await.unwrap();
+    let (events, others, _) = turn(40, 10).await;
+    assert_eq!(events, [4]);
+    store.settle(vec![ended(others[0], DeliveryState::Delivered, 1, 40)]).await.unwrap();
+    let (events, _, next_due) = turn(499, 10).await;
+    assert_eq!((events, next_due), (vec![], Some(t(500))));
+    assert_eq!(turn(500, 10).await.0, [1, 3]);
+    assert_eq!(turn(500, 10).await.2, Some(t(1500)), "the end of the lease");
+    store.close_pending(&endpoint("e"), Ending::Cancelled, t(600)).await.unwrap();
+    assert_eq!(turn(9999, 10).await.2, None);
+}
+
 async fn closing_ends_what_is_pending_at_one_endpoint(store: &dyn Store) {
     let many: Vec<Entry> = (1..=250).map(|n| told(n, 10, &["e", "f"])).collect();
     record(store, many).await;
@@ -333,6 +367,82 @@ async fn closing_ends_what_is_pending_at_one_endpoint(store: &dyn Store) {
     let e = counts(store, "e").await;
     assert_eq!((e.pending, e.dead, e.delivered), (0, 249, 1));
     assert_eq!(counts(store, "f").await.pending, 250);
+}
+
+async fn a_replayed_delivery_is_due_at_once_and_keeps_its_event_and_its_attempts(store: &dyn Store) {
+    record(store, vec![told(1, 10, &["e", "f"])]).await;
+    end_all(store, "f", DeliveryState::Delivered, 10).await;
+    let id = claim(store, "e", 10, 1).await[0].delivery.id;
+    assert_eq!(store.replay(Replay::One(id), t(15)).await, Ok(0), "it is pending");
+    store.settle(vec![retried(id, 1, 10, 20)]).await.unwrap();
+    claim(store, "e", 20, 1).await;
+    store.settle(vec![ended(id, DeliveryState::Dead, 2, 20)]).await.unwrap();
+    let before = counts(store, "e").await;
+    assert_eq!((before.pending, before.dead), (0, 1));
+
+    assert_eq!(store.replay(Replay::One(id), t(5000)).await, Ok(1));
+    assert_eq!(store.replay(Replay::One(id), t(5001)).await, Ok(0), "it is pending again");
+    assert_eq!(store.replay(Replay::One(DeliveryId(999)), t(5001)).await, Ok(0));
+    assert_eq!(counts(store, "e").await, EndpointCounts { pending: 1, dead: 0, ..before });
+    let totals = store.totals().await.unwrap();
+    assert_eq!((totals.events, totals.pending, totals.dead, totals.delivered), (1, 1, 0, 1));
+    // Pending work is never pruned, whatever ended beside it.
+    let everything = Prune { now: t(9000), keep_for: Duration::ZERO, max_bytes: 0 };
+    assert_eq!(store.prune(everything).await, Ok(Pruned::default()));
+
+    assert_eq!(store.next_due(&endpoint("e"), t(5000)).await, Ok(Some(t(5000))));
+    let again = claim(store, "e", 5000, 10).await;
+    assert_eq!(again.len(), 1);
+    assert_eq!((again[0].delivery.id, again[0].delivery.event_id), (id, event(1, "s").id));
+    assert_eq!((again[0].delivery.attempts, again[0].tries), (0, 2), "`backoff` begins anew, numbers go on");
+    store.settle(vec![ended(id, DeliveryState::Delivered, 3, 5000)]).await.unwrap();
+    let detail = store.delivery(id).await.unwrap().unwrap();
+    assert_eq!(detail.attempts.iter().map(|a| a.number).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(counts(store, "e").await.delivered, 1);
+    let old = Prune { now: t(100_000), ..everything };
+    assert_eq!(store.prune(old).await, Ok(Pruned { events: 1, deliveries: 2 }));
+}
+
+async fn a_replay_takes_what_is_finished_and_passes_its_filters(store: &dyn Store) {
+    // Event n happened at n.
+    for (n, state) in [
+        (1, DeliveryState::Dead),
+        (2, DeliveryState::Failed),
+        (3, DeliveryState::Delivered),
+        (4, DeliveryState::Dead),
+    ] {
+        record(store, vec![told(n, 10, &["e"])]).await;
+        end_all(store, "e", state, 10).await;
+    }
+    record(store, vec![told(5, 10, &["e"])]).await;
+    assert_eq!(store.close_pending(&endpoint("e"), Ending::Cancelled, t(20)).await, Ok(1));
+    record(store, vec![told(6, 10, &["f"]), told(7, 10, &["e"])]).await;
+    end_all(store, "f", DeliveryState::Dead, 10).await;
+    let of = |state, from: Option<i64>, to: Option<i64>| Replay::Of {
+        endpoint: endpoint("e"),
+        state,
+        from: from.map(t),
+        to: to.map(t),
+    };
+    let pending = Some(DeliveryState::Pending);
+    assert_eq!(store.replay(of(pending, None, None), t(30)).await, Ok(0), "7 is pending as it was");
+    assert_eq!(claimed_events(store, "e", 29).await, [7]);
+    for (state, from, to, events) in [
+        (Some(DeliveryState::Dead), Some(2), None, vec![4]),
+        (Some(DeliveryState::Dead), None, None, vec![1]),
+        (Some(DeliveryState::Delivered), None, None, vec![3]),
+        (Some(DeliveryState::Failed), None, Some(2), vec![]),
+        (None, Some(2), Some(5), vec![2]),
+        (None, None, None, vec![5]),
+        (None, None, None, vec![]),
+    ] {
+        let count = events.len() as u64;
+        assert_eq!(store.replay(of(state, from, to), t(30)).await, Ok(count), "{state:?} {from:?} {to:?}");
+        assert_eq!(claimed_events(store, "e", 30).await, events, "{state:?} {from:?} {to:?}");
+    }
+    let nowhere = Replay::Of { endpoint: endpoint("nowhere"), state: None, from: None, to: None };
+    assert_eq!(store.replay(nowhere, t(30)).await, Ok(0));
+    assert_eq!((counts(store, "e").await.pending, counts(store, "f").await.dead), (6, 1));
 }
 
 async fn deliveries_are_listed_newest_first_in_pages(store: &dyn Store) {

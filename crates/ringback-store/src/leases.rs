@@ -63,7 +63,12 @@ pub(crate) struct Held<'a>(Option<&'a HashMap<DeliveryId, Timestamp>>);
 impl Held<'_> {
     /// Whether somebody is working on this delivery.
     pub(crate) fn contains(&self, id: DeliveryId) -> bool {
-        self.0.is_some_and(|ends| ends.contains_key(&id))
+        self.until(id).is_some()
+    }
+
+    /// Until when somebody works on this delivery; `None` = nobody does.
+    pub(crate) fn until(&self, id: DeliveryId) -> Option<Timestamp> {
+        self.0.and_then(|ends| ends.get(&id)).copied()
     }
 
     /// The earliest instant from which a claim finds something, given the endpoint's pending deliveries in the
@@ -79,10 +84,7 @@ impl Held<'_> {
             if next.is_some_and(|n| n <= due_at) {
                 break;
             }
-            let from = match self.0.and_then(|ends| ends.get(&id)) {
-                Some(end) => due_at.max(*end),
-                None => due_at,
-            };
+            let from = self.until(id).map_or(due_at, |end| due_at.max(end));
             next = Some(next.map_or(from, |n| n.min(from)));
         }
         Ok(next)

@@ -28,6 +28,7 @@ mod latency;
 mod leases;
 mod ledger;
 mod memory;
+mod order;
 mod sqlite;
 
 #[cfg(feature = "contract")]
@@ -42,7 +43,7 @@ pub use sqlite::SqliteStore;
 ///
 /// Every write is durable (as far as the engine is) when its call returns, and whole: a call that returns an error
 /// has stored nothing, or, when the disk failed during the commit itself, perhaps all of it. Exceptions are
-/// [`close_pending`](Store::close_pending) and [`prune`](Store::prune), which work in steps. Every call may be
+/// [`close_pending`](Store::close_pending), [`replay`](Store::replay) and [`prune`](Store::prune), which work in steps. Every call may be
 /// repeated after an error. Every read sees all writes that returned before it was asked. A call whose future is
 /// dropped may still be carried out.
 #[async_trait]
@@ -70,6 +71,19 @@ pub trait Store: Send + Sync + 'static {
         lease_until: Timestamp,
     ) -> Result<Vec<Claim>, Error>;
 
+    /// As [`claim`](Store::claim), in the order of events within each session: a delivery is taken only if this call
+    /// also takes every earlier one of its session that is pending at this endpoint. A session of which somebody
+    /// holds a pending delivery is passed over. Those of the oldest events come first.
+    ///
+    /// Costs more the more deliveries wait for their turn; [`claim`](Store::claim) is for where order is not asked.
+    async fn claim_in_order(
+        &self,
+        endpoint: &EndpointName,
+        now: Timestamp,
+        limit: usize,
+        lease_until: Timestamp,
+    ) -> Result<Turn, Error>;
+
     /// Writes down what came of claimed deliveries and drops their leases.
     ///
     /// A delivery that is no longer pending keeps its state and still gets the attempt; one that is no longer there
@@ -94,6 +108,13 @@ pub trait Store: Send + Sync + 'static {
         ending: Ending,
         at: Timestamp,
     ) -> Result<u64, Error>;
+
+    /// Makes finished deliveries pending again and returns how many: nothing of `backoff` used up, due at `now`.
+    /// Event, earlier attempts and their numbering stay. Pending ones are never touched, nor is what ends while
+    /// this runs, nor what a full queue (in memory only) has no room for.
+    ///
+    /// Works in steps: after an error, or a kill in the middle, some are pending and the rest is as it was.
+    async fn replay(&self, replay: Replay, now: Timestamp) -> Result<u64, Error>;
 
     /// Lists deliveries, newest first.
     async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow>, Error>;
@@ -185,6 +206,16 @@ pub struct Claim {
     pub body: Bytes,
 }
 
+/// What [`Store::claim_in_order`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The deliveries, those of one session in the order of its events.
+    pub claims: Vec<Claim>,
+    /// When nothing was taken: the earliest instant from which the same call takes something if nothing else
+    /// happens. `None` = nothing is pending, or something was taken.
+    pub next_due: Option<Timestamp>,
+}
+
 /// What came of a claimed delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
@@ -220,6 +251,33 @@ impl From<Ending> for DeliveryState {
         match ending {
             Ending::Cancelled => DeliveryState::Cancelled,
             Ending::Dead => DeliveryState::Dead,
+        }
+    }
+}
+
+/// Which finished deliveries to make pending again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// This one.
+    One(DeliveryId),
+    /// All of one endpoint that pass the filters.
+    Of {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// Only in this state; `None` = in any but pending.
+        state: Option<DeliveryState>,
+        /// Only of events that happened then or later.
+        from: Option<Timestamp>,
+        /// Only of events that happened before.
+        to: Option<Timestamp>,
+    },
+}
+
+impl Replay {
+    pub(crate) fn state(&self) -> Option<DeliveryState> {
+        match self {
+            Replay::One(_) => None,
+            Replay::Of { state, .. } => *state,
         }
     }
 }
@@ -338,7 +396,8 @@ pub struct EndpointCounts {
     pub endpoint: EndpointName,
     /// Deliveries pending now.
     pub pending: u64,
-    /// Deliveries that ended delivered, ever: what prune removed stays counted. So with those below.
+    /// Deliveries that ended delivered, ever: what prune removed stays counted, and what is replayed counts as
+    /// pending until it ends again. So with those below.
     pub delivered: u64,
     /// Refused for good.
     pub failed: u64,

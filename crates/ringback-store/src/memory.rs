@@ -8,6 +8,7 @@
 mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -23,7 +24,7 @@ use crate::latency::{WINDOW, percentiles};
 use crate::leases::Leases;
 use crate::{
     Claim, DeliveryDetail, DeliveryQuery, DeliveryRow, Ending, EndpointCounts, EndpointStatus, Entry, Error,
-    Page, Prune, Pruned, Recorded, Settled, Store, Told, Totals,
+    Page, Prune, Pruned, Recorded, Replay, Settled, Store, Told, Totals, Turn, order,
 };
 
 /// Pending deliveries of one endpoint; what comes on top is dropped and counted.
@@ -141,12 +142,43 @@ impl Tables {
     fn claim(&mut self, name: &EndpointName, now: Timestamp, limit: usize, until: Timestamp) -> Vec<Claim> {
         let Some(endpoint) = self.endpoints.get(name) else { return Vec::new() };
         let held = self.leases.held(name, now);
-        let claims: Vec<Claim> = endpoint
+        let due: Vec<DeliveryId> = endpoint
             .pending
             .iter()
             .take_while(|(due_at, _)| *due_at <= now)
-            .filter(|(_, id)| !held.contains(*id))
-            .filter_map(|(_, id)| {
+            .map(|(_, id)| *id)
+            .filter(|id| !held.contains(*id))
+            .take(limit)
+            .collect();
+        self.take(name, &due, until)
+    }
+
+    fn claim_in_order(
+        &mut self,
+        name: &EndpointName,
+        now: Timestamp,
+        limit: usize,
+        until: Timestamp,
+    ) -> Turn {
+        let Tables { endpoints, events, deliveries, leases, .. } = self;
+        let pending = endpoints.get(name).map(|at| at.pending.iter().map(|(due_at, id)| (*id, *due_at)));
+        let Ok(chosen) = order::choose::<Infallible>(
+            pending.into_iter().flatten().collect(),
+            leases.held(name, now),
+            now,
+            limit,
+            |id| {
+                let event = deliveries.get(&id).and_then(|queued| events.get(&queued.event));
+                Ok(event.map_or_else(|| SessionId::new(""), |kept| kept.event.session_id.clone()))
+            },
+        );
+        Turn { claims: self.take(name, &chosen.ids, until), next_due: chosen.next_due }
+    }
+
+    fn take(&mut self, name: &EndpointName, ids: &[DeliveryId], until: Timestamp) -> Vec<Claim> {
+        let claims: Vec<Claim> = ids
+            .iter()
+            .filter_map(|id| {
                 let queued = self.deliveries.get(id)?;
                 let kept = self.events.get(&queued.event)?;
                 Some(Claim {
@@ -157,7 +189,6 @@ impl Tables {
                     body: kept.body.clone(),
                 })
             })
-            .take(limit)
             .collect();
         self.leases.take(name, claims.iter().map(|c| c.delivery.id), until);
         claims
@@ -217,6 +248,46 @@ impl Tables {
         if !is_open {
             self.finish(number, at);
         }
+    }
+
+    fn replay(&mut self, replay: &Replay, now: Timestamp) -> u64 {
+        let ids: Vec<DeliveryId> = match replay {
+            Replay::One(id) => vec![*id],
+            Replay::Of { endpoint, state, from, to } => {
+                let is_meant = |queued: &Queued| {
+                    let at = self.events.get(&queued.event).map(|kept| kept.event.timestamp);
+                    queued.delivery.endpoint == *endpoint
+                        && state.is_none_or(|s| s == queued.delivery.state)
+                        && from.is_none_or(|from| at >= Some(from))
+                        && to.is_none_or(|to| at < Some(to))
+                };
+                self.deliveries.iter().filter(|(_, queued)| is_meant(queued)).map(|(id, _)| *id).collect()
+            }
+        };
+        ids.into_iter().filter(|id| self.reopen(*id, now)).count() as u64
+    }
+
+    /// Makes a finished delivery pending; false = it is none, or there is no room.
+    fn reopen(&mut self, id: DeliveryId, now: Timestamp) -> bool {
+        let Some(queued) = self.deliveries.get_mut(&id) else { return false };
+        let Some(endpoint) = self.endpoints.get_mut(&queued.delivery.endpoint) else { return false };
+        if endpoint.pending.len() >= MAX_PENDING {
+            return false;
+        }
+        match queued.delivery.state {
+            DeliveryState::Pending => return false,
+            DeliveryState::Delivered => endpoint.delivered -= 1,
+            DeliveryState::Failed => endpoint.failed -= 1,
+            DeliveryState::Dead => endpoint.dead -= 1,
+            DeliveryState::Cancelled => endpoint.cancelled -= 1,
+        }
+        endpoint.pending.insert((now, id));
+        queued.delivery.state = DeliveryState::Pending;
+        queued.delivery.attempts = 0;
+        queued.delivery.due_at = now;
+        let number = queued.event;
+        self.finished.retain(|(_, finished)| *finished != number);
+        true
     }
 
     fn finish(&mut self, number: u64, at: Timestamp) {
@@ -332,6 +403,16 @@ impl Store for MemoryStore {
         Ok(self.tables()?.claim(endpoint, now, limit, lease_until))
     }
 
+    async fn claim_in_order(
+        &self,
+        endpoint: &EndpointName,
+        now: Timestamp,
+        limit: usize,
+        lease_until: Timestamp,
+    ) -> Result<Turn, Error> {
+        Ok(self.tables()?.claim_in_order(endpoint, now, limit, lease_until))
+    }
+
     async fn settle(&self, settled: Vec<Settled>) -> Result<(), Error> {
         let mut tables = self.tables()?;
         for one in settled {
@@ -364,6 +445,10 @@ impl Store for MemoryStore {
             tables.end(*id, ending.into(), at);
         }
         Ok(pending.len() as u64)
+    }
+
+    async fn replay(&self, replay: Replay, now: Timestamp) -> Result<u64, Error> {
+        Ok(self.tables()?.replay(&replay, now))
     }
 
     async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow>, Error> {

@@ -1,24 +1,28 @@
 //! The one HTTP client of the process: one attempt in, one [`Reply`] out.
 //!
 //! It follows no redirect, obeys no proxy of the environment, decompresses nothing and repeats nothing that the
-//! receiver may have seen. It does not know events, signatures or what a status means.
+//! receiver may have seen. It goes only where its [`Policy`] allows: the URL is judged before anything is done, and
+//! the addresses of a name when a connection is made. It does not know events, signatures or what a status means.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{LOCATION, RETRY_AFTER};
-use reqwest::redirect::Policy;
-use reqwest::{Response, Url};
+use reqwest::dns::Resolve;
+use reqwest::{Response, Url, redirect};
 use ringback_model::delivery::{Answer, Reply};
 use ringback_model::{Failure, Timestamp};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 
 use crate::failure;
+use crate::guard::{self, Policy};
 use crate::redact::Hidden;
-use crate::resolve::SystemResolver;
+use crate::resolve::{Guarded, SystemResolver, is_ours};
 
 /// How much of a response's body is read; at this point the connection is dropped and the status counts.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -36,9 +40,27 @@ const IDLE_PER_HOST: usize = 16;
 const IDLE_FOR: Duration = Duration::from_secs(4);
 
 /// Sends attempts. Clones are cheap and share the idle connections.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
+    reach: Arc<Reach>,
+    ground: Arc<Ground>,
+}
+
+/// What clients of every policy have in common.
+struct Ground {
+    tls: ClientConfig,
+    names: Arc<dyn Resolve>,
+    /// Those in use. Held for lookups only.
+    reaches: Mutex<HashMap<Arc<Policy>, Weak<Reach>>>,
+}
+
+/// The connections under one policy. A pooled connection never serves another policy.
+struct Reach {
+    policy: Arc<Policy>,
     http: reqwest::Client,
+    /// For URLs with one of ringback's own ports, which are allowed on other machines: made when there is one, since
+    /// a resolver does not learn the port. Held for lookups only.
+    own_ports: Mutex<HashMap<u16, reqwest::Client>>,
 }
 
 /// The client cannot be made.
@@ -53,8 +75,8 @@ pub enum Error {
 }
 
 impl Client {
-    /// A client that trusts the platform's certificate authorities, or those in the PEM file that the environment
-    /// variable `SSL_CERT_FILE` names. Reads files; to be called once, at start.
+    /// A client under the default policy that trusts the platform's certificate authorities, or those in the PEM file
+    /// that the environment variable `SSL_CERT_FILE` names. Reads files; to be called once, at start.
     ///
     /// # Errors
     ///
@@ -73,38 +95,47 @@ impl Client {
         Client::with_roots(roots)
     }
 
-    /// A client that trusts exactly these certificate authorities.
+    /// A client under the default policy that trusts exactly these certificate authorities.
     ///
     /// # Errors
     ///
     /// As [`Client::new`].
     pub fn with_roots(roots: RootCertStore) -> Result<Self, Error> {
+        Client::with_names(roots, Arc::new(SystemResolver))
+    }
+
+    /// As [`Client::with_roots`], with another place where names are looked up. What it answers is judged as the
+    /// system's answers are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::new`].
+    pub fn with_names(roots: RootCertStore, names: Arc<dyn Resolve>) -> Result<Self, Error> {
         // The provider is named here, so that nothing depends on a process-wide default.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        #[expect(clippy::disallowed_methods, reason = "this is the one guarded client")]
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .dns_resolver(SystemResolver)
-            .redirect(Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .http1_only()
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(IDLE_PER_HOST)
-            .pool_idle_timeout(IDLE_FOR)
-            .build()?;
-        Ok(Client { http })
+        let ground = Arc::new(Ground { tls, names, reaches: Mutex::default() });
+        let reach = ground.reach(Policy::default())?;
+        Ok(Client { reach, ground })
+    }
+
+    /// The same client under another policy. All clients of equal policies share their connections.
+    ///
+    /// # Errors
+    ///
+    /// The HTTP library cannot be set up.
+    pub fn under(&self, policy: Policy) -> Result<Self, Error> {
+        Ok(Client { reach: self.ground.reach(policy)?, ground: Arc::clone(&self.ground) })
     }
 
     /// Makes one attempt: POSTs `body` with `headers` to `url` and reads the answer, all within `timeout`.
     ///
     /// Credentials in the URL become a `Basic` authorization. `now` is the time of the attempt, to which a
     /// `Retry-After` date is compared. What is kept of the answer (excerpt, location, error texts) has control
-    /// characters escaped and holds no credential of the URL.
+    /// characters escaped and holds no credential of the URL and no value of a sensitive header.
     ///
     /// Dropping the future ends the attempt and its connection.
     pub async fn send(
@@ -132,10 +163,13 @@ impl Client {
         let Ok(url) = Url::parse(url) else {
             return Err(Failure::Broken("the endpoint's url is not valid".to_owned()));
         };
-        let hidden = Hidden::of(&url);
+        guard::vet_url(&url, &self.reach.policy, is_ours)
+            .map_err(|denied| Failure::Blocked(denied.to_string()))?;
+        let hidden = Hidden::of(&url).and_headers(&headers);
+        let http = self.http(&url).map_err(|error| failure::classify(&error, &hidden))?;
         let began = Instant::now();
         let exchange = async {
-            let response = self.http.post(url.clone()).headers(headers).body(body).send().await?;
+            let response = http.post(url.clone()).headers(headers).body(body).send().await?;
             read(response, &url, &hidden, began, now).await
         };
         match tokio::time::timeout(timeout, exchange).await {
@@ -143,6 +177,60 @@ impl Client {
             Ok(Err(error)) => Err(failure::classify(&error, &hidden)),
             Err(_elapsed) => Err(Failure::Timeout),
         }
+    }
+
+    /// What makes connections to a URL's port.
+    fn http(&self, url: &Url) -> Result<reqwest::Client, reqwest::Error> {
+        let reach = &self.reach;
+        let Some(port) = url.port_or_known_default().filter(|port| reach.policy.own_ports.contains(port))
+        else {
+            return Ok(reach.http.clone());
+        };
+        let mut own_ports = reach.own_ports.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(http) = own_ports.get(&port) {
+            return Ok(http.clone());
+        }
+        let http = self.ground.http(&reach.policy, port)?;
+        own_ports.insert(port, http.clone());
+        Ok(http)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("policy", &self.reach.policy).finish_non_exhaustive()
+    }
+}
+
+impl Ground {
+    fn reach(&self, policy: Policy) -> Result<Arc<Reach>, Error> {
+        let mut reaches = self.reaches.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reach) = reaches.get(&policy).and_then(Weak::upgrade) {
+            return Ok(reach);
+        }
+        let policy = Arc::new(policy);
+        let http = self.http(&policy, 0)?;
+        let reach = Arc::new(Reach { policy: Arc::clone(&policy), http, own_ports: Mutex::default() });
+        reaches.retain(|_, reach| reach.strong_count() > 0);
+        reaches.insert(policy, Arc::downgrade(&reach));
+        Ok(reach)
+    }
+
+    fn http(&self, policy: &Arc<Policy>, own_port: u16) -> Result<reqwest::Client, reqwest::Error> {
+        let guarded = Guarded { names: Arc::clone(&self.names), policy: Arc::clone(policy), own_port };
+        #[expect(clippy::disallowed_methods, reason = "this is the one guarded client")]
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.tls.clone())
+            .dns_resolver(guarded)
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .http1_only()
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(IDLE_PER_HOST)
+            .pool_idle_timeout(IDLE_FOR)
+            .build()?;
+        Ok(http)
     }
 }
 

@@ -6,6 +6,7 @@ use std::io;
 
 use ringback_model::Failure;
 
+use crate::guard::Denied;
 use crate::redact::Hidden;
 use crate::resolve::ResolveError;
 
@@ -17,6 +18,9 @@ pub(crate) fn classify(error: &reqwest::Error, hidden: &Hidden) -> Failure {
     let text = |error: &dyn Error| hidden.clean(&error.to_string(), TEXT_BYTES);
     let causes = causes(error);
     for cause in &causes {
+        if let Some(denied) = cause.downcast_ref::<Denied>() {
+            return Failure::Blocked(denied.to_string());
+        }
         if let Some(error) = cause.downcast_ref::<ResolveError>() {
             return Failure::Dns(text(error));
         }

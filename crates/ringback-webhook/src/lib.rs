@@ -1,13 +1,14 @@
 //! The wire: how an event becomes a signed HTTP request, and how a receiver's answer is read.
 //!
-//! Owns: the two signature schemes and their verification, the header set of a delivery, and the one HTTP client of
-//! the process. It turns (event, secrets, instant) into bytes on a socket and gives back a
+//! Owns: the two signature schemes and their verification, the header set of a delivery, which addresses it may go
+//! to, and the one HTTP client of the process. It turns (event, secrets, instant) into bytes on a socket and gives back a
 //! [`Reply`](ringback_model::delivery::Reply).
 //!
 //! Deliberately absent: the store, retries, queues and configuration. Nothing here decides what a reply means (that
 //! is `ringback_model::delivery`) or reads a clock: the instant is always an argument.
 
 pub mod client;
+pub mod guard;
 pub mod request;
 pub mod sign;
 pub mod verify;

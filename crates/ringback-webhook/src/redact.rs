@@ -1,10 +1,12 @@
-//! What of a receiver's words may be kept: no control characters, and nothing of the endpoint's URL that could be a
-//! credential. Receivers do echo the URL: a redirect to the same path, a page that says "cannot POST /path".
+//! What of a receiver's words may be kept: no control characters, and nothing of the endpoint's URL or of the
+//! operator's headers that could be a credential. Receivers do echo both: a redirect to the same path, a page that
+//! says "cannot POST /path", a debugger that lists the request.
 
 use std::fmt::Write as _;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
@@ -31,10 +33,24 @@ impl Hidden {
             parts.push(STANDARD.encode(format!("{}:{}", decoded(user), decoded(password))));
             parts.extend([user.to_owned(), decoded(user), password.to_owned(), decoded(password)]);
         }
-        parts.retain(|part| !part.is_empty());
+        Hidden(parts).sorted()
+    }
+
+    /// Adds the values of headers that are marked as sensitive, and of each what follows a scheme such as `Bearer`.
+    pub(crate) fn and_headers(mut self, headers: &HeaderMap) -> Self {
+        for value in headers.values().filter(|value| value.is_sensitive()) {
+            let Ok(value) = value.to_str() else { continue };
+            let words = value.split_ascii_whitespace().chain([value]);
+            self.0.extend(words.filter(|part| part.len() >= SHORTEST).map(str::to_owned));
+        }
+        self.sorted()
+    }
+
+    fn sorted(mut self) -> Self {
+        self.0.retain(|part| !part.is_empty());
         // A part may contain another; the longest goes first or its rest would stay.
-        parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
-        Hidden(parts)
+        self.0.sort_by_key(|part| std::cmp::Reverse(part.len()));
+        self
     }
 
     /// The text as it may be kept: hidden parts masked, control characters escaped, at most `bytes` long.
@@ -83,6 +99,18 @@ mod tests {
     #[test]
     fn an_echoed_authorization_and_a_decoded_password_are_masked() {
         check("http://bob:p%40ss@h/", "p@ss p%40ss Basic Ym9iOnBAc3M=", "*** *** Basic ***");
+    }
+
+    #[test]
+    fn sensitive_headers_are_masked_whole_and_without_their_scheme() {
+        let mut headers = HeaderMap::new();
+        let mut token = http::HeaderValue::from_static("Bearer 0123456789");
+        token.set_sensitive(true);
+        headers.insert("authorization", token);
+        headers.insert("user-agent", http::HeaderValue::from_static("ringback/0.1.0"));
+        let hidden = Hidden::of(&"http://h/".parse().unwrap()).and_headers(&headers);
+        let text = "Bearer 0123456789, 0123456789, ringback/0.1.0";
+        assert_eq!(hidden.clean(text, 1024), "***, ***, ringback/0.1.0");
     }
 
     #[test]

@@ -1,10 +1,24 @@
-//! Names to addresses, through the system's resolver. Every connection of the client asks here, so whatever is to be
-//! said about an address is said in this file.
+//! Names to addresses. Every connection of the client asks here, at the moment it is made, and goes only to the
+//! addresses that it gets: a name that meant another address a moment ago is judged by what it means now.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::guard::{self, Policy};
+
+/// Passes on the addresses of a name if the policy allows every one of them. An answer with a single refused address
+/// is refused as a whole: nobody has a good reason to give one.
+pub(crate) struct Guarded {
+    /// Where names are looked up.
+    pub(crate) names: Arc<dyn Resolve>,
+    /// What is allowed.
+    pub(crate) policy: Arc<Policy>,
+    /// The port that the connections go to; zero if it is none of ringback's own.
+    pub(crate) own_port: u16,
+}
 
 /// `getaddrinfo`, off the event loop.
 #[derive(Clone, Copy, Debug)]
@@ -21,18 +35,43 @@ pub(crate) enum ResolveError {
     NoAddress,
 }
 
-impl Resolve for SystemResolver {
+impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
+        let found = self.names.resolve(name);
+        let (policy, port) = (Arc::clone(&self.policy), self.own_port);
         Box::pin(async move {
-            // The port is a placeholder: the connector puts the URL's in its place.
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(ResolveError::Lookup)?;
-            let addresses = without_unroutable(found.collect(), has_route);
+            let mut found: Vec<SocketAddr> = found.await?.collect();
+            for address in &mut found {
+                guard::vet(address.ip(), port, &policy, is_ours)?;
+                // The connector would take any other port for the one to go to.
+                address.set_port(0);
+            }
+            let addresses = without_unroutable(found, has_route);
             if addresses.is_empty() {
                 return Err(ResolveError::NoAddress.into());
             }
             let addresses: Addrs = Box::new(addresses.into_iter());
             Ok(addresses)
         })
+    }
+}
+
+impl Resolve for SystemResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            // The port is a placeholder: the connector puts the URL's in its place.
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(ResolveError::Lookup)?;
+            let addresses: Addrs = Box::new(found.collect::<Vec<_>>().into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
+/// Whether an address is one of this machine's: then a socket can be bound to it. Any doubt counts as yes.
+pub(crate) fn is_ours(ip: IpAddr) -> bool {
+    match UdpSocket::bind(SocketAddr::new(ip, 0)) {
+        Ok(_) => true,
+        Err(error) => error.kind() != io::ErrorKind::AddrNotAvailable,
     }
 }
 
@@ -77,6 +116,12 @@ mod tests {
     fn without_any_route_the_connector_gets_all_addresses_and_says_so() {
         let (v4, v6) = addresses();
         assert_eq!(without_unroutable(vec![v4, v6], |_| false), [v4, v6]);
+    }
+
+    #[test]
+    fn a_machine_s_own_addresses_are_told_from_others() {
+        assert!(is_ours([127, 0, 0, 1].into()));
+        assert!(!is_ours([192, 0, 2, 1].into()));
     }
 
     #[test]

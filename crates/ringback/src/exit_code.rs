@@ -52,8 +52,11 @@ impl Error {
 
 impl From<config::Error> for Error {
     fn from(error: config::Error) -> Self {
-        Error::usage(error.to_string())
-            .mend("correct the file, or write a commented one with `ringback init`")
+        let mend = match error {
+            config::Error::ShortPassphrase { .. } => "choose a longer one, or none",
+            _ => "correct the file, or write a commented one with `ringback init`",
+        };
+        Error::usage(error.to_string()).mend(mend)
     }
 }
 

@@ -4,6 +4,7 @@
 //! `$RINGBACK_CONFIG`, else `$XDG_CONFIG_HOME/ringback/config.toml` or `config.json` there; no file is needed.
 //! A `.env` file beside it adds variables that are not set, if only its owner can read it.
 
+pub mod edit;
 mod inbound;
 mod node;
 mod section;
@@ -18,7 +19,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ringback_model::{Agent, Endpoint, Rules};
+use ringback_model::{Agent, Endpoint, Rules, Secret};
+use ringback_webhook::guard::Network;
 
 use crate::env::Env;
 use section::{Problems, Section};
@@ -30,6 +32,10 @@ pub struct Config {
     pub path: Option<PathBuf>,
     /// Where the API listens.
     pub listen: Listen,
+    /// What the API's token is derived from; `None` = the token is random.
+    pub passphrase: Option<Secret>,
+    /// The salt for it; `None` = the one in the state directory.
+    pub salt: Option<String>,
     /// Host names that requests may carry, besides the loopback ones.
     pub allowed_hosts: Vec<String>,
     /// Where Claude Code keeps its files.
@@ -78,15 +84,23 @@ pub enum Listen {
 pub struct Delivery {
     /// Events are on disk before they are sent.
     pub durable: bool,
+    /// Which addresses endpoints and notifiers may have.
+    pub network: Network,
     /// How long the same change of a session counts as one.
     pub dedup_window: Duration,
     /// How old a change that was missed may be and still be told.
     pub catch_up: Duration,
+    /// An endpoint that accepted nothing for this long, awake time, is disabled.
+    pub disable_after: Duration,
     /// How long finished history is kept.
     pub retention: Duration,
     /// How large the store may grow before finished history goes, in bytes.
     pub retention_size: u64,
 }
+
+/// Characters of a passphrase, at least.
+const MIN_PASSPHRASE: usize = 12;
+const PASSPHRASE_VARIABLE: &str = "RINGBACK_API_PASSPHRASE";
 
 /// The configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +128,12 @@ pub enum Error {
         path: PathBuf,
         /// One per key: its name, its place, what is expected.
         messages: Vec<String>,
+    },
+    /// The passphrase can be guessed.
+    #[error("the passphrase in {place} is shorter than {MIN_PASSPHRASE} characters")]
+    ShortPassphrase {
+        /// Which key or variable.
+        place: &'static str,
     },
     /// There is no home directory to look in.
     #[error("HOME is not set; set it, or name the file with --config and the state with RINGBACK_STATE_DIR")]
@@ -148,16 +168,19 @@ pub fn load(given: Option<&Path>, env: &Env) -> Result<Config, Error> {
     };
     let text = std::fs::read_to_string(&path)
         .map_err(|e| Error::Unreadable { path: path.clone(), kind: e.kind() })?;
+    load_text(&text, &path, env)
+}
+
+/// Reads a text as if it stood in the file at `path`.
+fn load_text(text: &str, path: &Path, env: &Env) -> Result<Config, Error> {
     let mut env = env.clone();
     let mut warnings = Vec::new();
     if let Some(dir) = path.parent() {
         dotenv(&dir.join(".env"), &mut env, &mut warnings);
     }
-    let mut config = read(&text, Some(&path), &env)?;
-    if readable_by_others(&path)
-        && text.contains("secret")
-        && config.endpoints.iter().any(|e| !e.secrets.is_empty())
-    {
+    let mut config = read(text, Some(path), &env)?;
+    let holds_secret = text.contains("secret") && config.endpoints.iter().any(|e| !e.secrets.is_empty());
+    if readable_by_others(path) && (holds_secret || text.contains("api_passphrase")) {
         warnings.push(format!(
             "{} can be read by other users; if it holds a secret: chmod 600 {}",
             path.display(),
@@ -172,9 +195,7 @@ pub fn load(given: Option<&Path>, env: &Env) -> Result<Config, Error> {
 /// Reads the text of a configuration; JSON when the file's name ends so or the text starts with a brace.
 fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
     let shown = path.map(Path::to_owned).unwrap_or_default();
-    let is_json =
-        path.and_then(Path::extension).is_some_and(|e| e == "json") || text.trim_start().starts_with('{');
-    let root = if is_json { node::from_json(text) } else { node::from_toml(text) }
+    let root = if is_json(path, text) { node::from_json(text) } else { node::from_toml(text) }
         .map_err(|message| Error::Syntax { path: shown.clone(), message })?;
     let base = path.and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
 
@@ -190,6 +211,8 @@ fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
     };
     let allowed_hosts = server.as_ref().and_then(|s| s.texts("allowed_hosts")).unwrap_or_default();
     finish(server);
+    let passphrase = passphrase(&top, env)?;
+    let salt = top.text("api_salt").filter(|salt| !salt.is_empty());
 
     let exclude_cwd_substrings = top.texts("exclude_cwd_substrings").unwrap_or_default();
     let agents = agents(&top);
@@ -213,7 +236,7 @@ fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
         Some(entries) => webhooks::read(entries, env, &base, &backoff, &problems),
         None => Vec::new(),
     };
-    let mut never: BTreeSet<String> = ["RINGBACK_API_PASSPHRASE".to_owned()].into();
+    let mut never: BTreeSet<String> = [PASSPHRASE_VARIABLE.to_owned()].into();
     never.extend(webhooks::secret_variables(&root));
     let inbound = inbound::inbound(&top, env, &base, &mut never);
     let notify = inbound::notify(&top, env, &mut never);
@@ -228,6 +251,8 @@ fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
     Ok(Config {
         path: path.map(Path::to_owned),
         listen,
+        passphrase,
+        salt,
         allowed_hosts,
         claude_dirs,
         codex_homes,
@@ -244,6 +269,25 @@ fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
         notify,
         warnings,
     })
+}
+
+fn is_json(path: Option<&Path>, text: &str) -> bool {
+    path.and_then(Path::extension).is_some_and(|e| e == "json") || text.trim_start().starts_with('{')
+}
+
+/// The environment's passphrase over the file's. An empty one counts as none, as programs write it that list every
+/// key.
+fn passphrase(top: &Section<'_>, env: &Env) -> Result<Option<Secret>, Error> {
+    let of_file = top.text("api_passphrase").filter(|text| !text.is_empty());
+    let (place, text) = match (env.get(PASSPHRASE_VARIABLE), of_file) {
+        (Some(text), _) => (PASSPHRASE_VARIABLE, text.to_owned()),
+        (None, Some(text)) => ("api_passphrase", text),
+        (None, None) => return Ok(None),
+    };
+    if text.chars().count() < MIN_PASSPHRASE {
+        return Err(Error::ShortPassphrase { place });
+    }
+    Ok(Some(Secret::new(text)))
 }
 
 fn finish(section: Option<Section<'_>>) {
@@ -332,11 +376,27 @@ fn delivery(s: Option<&Section<'_>>) -> (Delivery, Vec<Duration>) {
             true
         }
     };
+    let network = s.and_then(|s| s.text("network"));
+    let network = match network.as_deref() {
+        None | Some("local") => Network::Local,
+        Some("server") => Network::Server,
+        Some(_) => {
+            if let Some(s) = s {
+                s.error("network", "expected \"local\" or \"server\"");
+            }
+            Network::Server
+        }
+    };
+    if let Some(s) = s {
+        s.later(&["proxy"]);
+    }
     let get = |key, default| s.and_then(|s| s.duration(key)).unwrap_or(default);
     let delivery = Delivery {
         durable,
+        network,
         dedup_window: get("dedup_window", Duration::from_secs(2)),
         catch_up: get("catch_up", Duration::from_secs(600)),
+        disable_after: get("disable_after", Duration::from_secs(5 * 86_400)),
         retention: get("retention", Duration::from_secs(7 * 86_400)),
         retention_size: s.and_then(|s| s.size("retention_size")).unwrap_or(1 << 30),
     };
@@ -418,6 +478,29 @@ mod tests {
     }
 
     #[test]
+    fn the_passphrase_comes_from_the_environment_before_the_file_and_is_no_short_one() {
+        let with = |text: &str, variable: &str| {
+            let mut env = env();
+            env.add_missing([(PASSPHRASE_VARIABLE.to_owned(), variable.to_owned())]);
+            read(text, None, &env).map(|c| (c.passphrase.map(|p| p.reveal().to_owned()), c.salt))
+        };
+        let file = "api_passphrase = \"twelve chars\"\napi_salt = \"salty\"\n";
+        let (of_file, salt) = with(file, "").expect("twelve characters are enough");
+        assert_eq!((of_file.as_deref(), salt.as_deref()), (Some("twelve chars"), Some("salty")));
+        let (of_variable, _) = with(file, "from the environment").expect("it is long");
+        assert_eq!(of_variable.as_deref(), Some("from the environment"));
+        let empty = "api_passphrase = \"\"\napi_salt = \"\"\n";
+        assert_eq!(with(empty, "").expect("empty counts as none"), (None, None));
+        for (text, variable, place) in [
+            ("api_passphrase = \"eleven char\"", "", "api_passphrase"),
+            (file, "eleven char", "RINGBACK_API_PASSPHRASE"),
+        ] {
+            let refused = with(text, variable).expect_err("eleven characters").to_string();
+            assert_eq!(refused, format!("the passphrase in {place} is shorter than 12 characters"));
+        }
+    }
+
+    #[test]
     fn an_unknown_key_is_one_warning_with_the_nearest_known_key() {
         let c = parse("[delivery]\nretension = \"7d\"\n");
         assert_eq!(c.warnings, ["unknown key delivery.retension (line 2); did you mean `retention`?"]);
@@ -439,7 +522,7 @@ mod tests {
                 {"name":"good","url":"https://example.com/y"},
                 {"url":"https://example.com/y"},
                 {"name":"scheme","url":"ftp://user:pw@example.com/y"},
-                {"name":"later","url":"https://example.com/y","rate":"30/m"},
+                {"name":"later","url":"https://example.com/y","digest":"30m"},
                 {"name":"slack","url":"https://hooks.slack.com/services/T0/B0/xyz"},
                 {"name":"env","url":"https://example.com/y","secret_env":"NOT_SET"},
                 {"name":"two","url":"https://example.com/y","secret_env":"TOKEN","secret":"x"},
@@ -458,6 +541,61 @@ mod tests {
     }
 
     #[test]
+    fn headers_take_variables_and_bad_ones_make_a_bad_entry_without_their_value() {
+        let entry = |headers: &str| {
+            parse(&format!(r#"{{"webhooks":[{{"name":"a","url":"http://h/","headers":{headers}}}]}}"#))
+        };
+        let c = entry(r#"{"Authorization":"Bearer ${TOKEN}!","x-a":"${TOKEN}${HOME}"}"#);
+        let shown: Vec<_> =
+            c.endpoints[0].headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+        let want = [("authorization", "Bearer sixteen-characters!"), ("x-a", "sixteen-characters/home/dev")];
+        assert_eq!(shown, want);
+        assert!(!format!("{c:?}").contains("sixteen-characters"));
+        assert!(c.runs.never.contains("TOKEN"), "agents do not get it");
+        for (headers, part) in [
+            (r#"{"x":"a\nb-hunter2"}"#, "holds a character"),
+            (r#"{"x":"\u0000hunter2"}"#, "holds a character"),
+            (r#"{"x":"${NOT_SET} hunter2"}"#, "the variable \"NOT_SET\" is not set"),
+            (r#"{"x":"hunter2 ${TOKEN"}"#, "has no \"}\""),
+            (r#"{"Host":"hunter2"}"#, "\"host\" is ringback's own"),
+            (r#"{"content-LENGTH":"hunter2"}"#, "is ringback's own"),
+            (r#"{"Transfer-Encoding":"hunter2"}"#, "is ringback's own"),
+            (r#"{"Content-Type":"hunter2"}"#, "is ringback's own"),
+            (r#"{"Webhook-Id":"hunter2"}"#, "is ringback's own"),
+            (r#"{"X-Lazyagent-Anything":"hunter2"}"#, "is ringback's own"),
+            (r#"{"X-Ringback-Attempt":"hunter2"}"#, "is ringback's own"),
+            (r#"{"a b":"hunter2"}"#, "is no header name"),
+            (r#"{"x":"hunter2","X":"1"}"#, "is given twice"),
+            (r#"{"x":7}"#, "expected a table of names and strings"),
+            (r#"["hunter2"]"#, "expected a table of names and strings"),
+        ] {
+            let c = entry(headers);
+            assert!(c.endpoints.is_empty(), "{headers}");
+            assert_eq!(c.warnings.len(), 1, "{:?}", c.warnings);
+            assert!(c.warnings[0].contains(part) && !c.warnings[0].contains("hunter2"), "{}", c.warnings[0]);
+        }
+    }
+
+    #[test]
+    fn order_rate_and_patience_are_read() {
+        let c = parse(
+            r#"{"delivery":{"disable_after":"2d"},
+                "webhooks":[{"name":"a","url":"http://h/","ordered":true,"rate":"30/m"},
+                            {"name":"b","url":"http://h/"},
+                            {"name":"c","url":"http://h/","rate":"fast"}]}"#,
+        );
+        let read: Vec<_> = c.endpoints.iter().map(|e| (e.ordered, e.rate.map(|r| r.to_string()))).collect();
+        assert_eq!(read, [(true, Some("30/m".to_owned())), (false, None)]);
+        assert_eq!(c.delivery.disable_after, Duration::from_secs(2 * 86_400));
+        assert!(
+            c.warnings[0].contains("\"fast\"") && c.warnings[0].contains("\"30/m\""),
+            "{}",
+            c.warnings[0]
+        );
+        assert_eq!(parse("").delivery.disable_after, Duration::from_secs(5 * 86_400));
+    }
+
+    #[test]
     fn projects_without_a_wildcard_are_that_directory_and_all_below() {
         let c = parse(r#"{"webhooks":[{"name":"a","url":"http://h/","projects":["~/code","/srv/*/app"]}]}"#);
         let globs = c.endpoints[0].projects.as_ref().expect("the entry has projects");
@@ -469,6 +607,35 @@ mod tests {
             ("/srv/app", false),
         ] {
             assert_eq!(globs.is_match(path), matches, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_network_is_one_of_two_words() {
+        assert_eq!(parse("").delivery.network, Network::Local);
+        assert_eq!(parse("[delivery]\nnetwork = \"local\"\n").delivery.network, Network::Local);
+        assert_eq!(parse("[delivery]\nnetwork = \"server\"\n").delivery.network, Network::Server);
+        let message = invalid("[delivery]\nnetwork = \"lan\"\n");
+        assert!(message.contains("delivery.network (line 2): expected \"local\" or \"server\""), "{message}");
+    }
+
+    #[test]
+    fn allow_takes_networks_and_addresses_and_nothing_that_could_have_no_effect() {
+        let with = |allow: &str| {
+            parse(&format!(r#"{{"webhooks":[{{"name":"a","url":"http://h/","allow":{allow}}}]}}"#))
+        };
+        let good = with(r#"["10.1.2.3/8", " 192.168.0.7 ", "fd00::/8"]"#);
+        let nets: Vec<_> = good.endpoints[0].allow.iter().map(ToString::to_string).collect();
+        assert_eq!(nets, ["10.0.0.0/8", "192.168.0.7/32", "fd00::/8"]);
+        for (allow, part) in [
+            (r#"["10.0.0.0/33"]"#, "\"10.0.0.0/33\" is not an address or a network such as"),
+            (r#"["example.com"]"#, "\"example.com\" is not an address or a network such as"),
+            (r#"["10.0.0.0/8", "169.254.169.254"]"#, "\"169.254.169.254\" is never allowed: link-local"),
+            (r#""10.0.0.0/8""#, "expected a list of strings"),
+        ] {
+            let bad = with(allow);
+            assert!(bad.endpoints.is_empty(), "{allow}");
+            assert!(bad.warnings.len() == 1 && bad.warnings[0].contains(part), "{:?}", bad.warnings);
         }
     }
 

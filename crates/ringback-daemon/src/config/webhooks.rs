@@ -2,31 +2,24 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSetBuilder};
-use ringback_model::{Endpoint, EndpointName, Format, Secret};
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+use ringback_model::{Endpoint, EndpointName, Format, Rate, Secret};
+use ringback_webhook::guard;
 
 use super::node::Node;
 use super::section::{Problems, Section};
 use crate::env::Env;
 
 /// Keys of the contract that this version does not have yet.
-const LATER: &[&str] = &[
-    "template",
-    "headers",
-    "ordered",
-    "rate",
-    "allow",
-    "include",
-    "after",
-    "supersede",
-    "expires_after",
-    "digest",
-    "quiet_hours",
-];
+const LATER: &[&str] =
+    &["template", "include", "after", "supersede", "expires_after", "digest", "quiet_hours"];
 const LATER_FORMATS: &[&str] =
     &["slack", "discord", "ntfy", "teams", "telegram", "pagerduty", "cloudevents", "template"];
 /// Hosts whose format is another one than json, so that a raw event would only be refused there.
@@ -109,6 +102,16 @@ fn entry(
     }
     let backoff = s.durations("backoff").unwrap_or_else(|| default_backoff.to_vec());
     let concurrency = s.whole("concurrency", 1, 1024).unwrap_or(4);
+    let headers = headers(s, env);
+    let ordered = s.flag("ordered").unwrap_or(false);
+    let rate = s.text("rate").and_then(|text| match text.parse::<Rate>() {
+        Ok(rate) => Some(rate),
+        Err(e) => {
+            s.error("rate", &format!("found {:?}: {e}", text.chars().take(32).collect::<String>()));
+            None
+        }
+    });
+    let allow = allow(s);
     Some(Endpoint {
         name: EndpointName::new(name?),
         url: Secret::new(String::from(url?)),
@@ -123,6 +126,10 @@ fn entry(
         timeout,
         backoff,
         concurrency: usize::try_from(concurrency).unwrap_or(4),
+        headers: headers?,
+        ordered,
+        rate,
+        allow: allow?,
     })
 }
 
@@ -223,6 +230,70 @@ fn secrets(s: &Section<'_>, env: &Env, base: &Path, problems: &RefCell<Problems>
     Some(values.into_iter().map(Secret::new).collect())
 }
 
+/// Headers that ringback writes itself, or that HTTP's framing hangs on.
+const OWN_HEADERS: &[&str] = &["host", "content-length", "transfer-encoding", "content-type"];
+const OWN_PREFIXES: &[&str] = &["webhook-", "x-lazyagent-", "x-ringback-"];
+
+/// Extra headers. Their values are secrets, so that no message shows one; `None` = one of them is wrong.
+fn headers(s: &Section<'_>, env: &Env) -> Option<Vec<(String, Secret)>> {
+    let bad = |what: String| {
+        s.error("headers", &what);
+        None
+    };
+    let mut headers: Vec<(String, Secret)> = Vec::new();
+    for (name, value) in s.pairs("headers") {
+        let shown: String = name.chars().take(64).collect();
+        let Ok(name) = HeaderName::from_bytes(name.trim().as_bytes()) else {
+            return bad(format!("{shown:?} is no header name"));
+        };
+        let lower = name.as_str();
+        if OWN_HEADERS.contains(&lower) || OWN_PREFIXES.iter().any(|p| lower.starts_with(p)) {
+            let own = OWN_HEADERS.join(" ");
+            return bad(format!(
+                "{lower:?} is ringback's own; not allowed: {own} {}*",
+                OWN_PREFIXES.join("* ")
+            ));
+        }
+        if headers.iter().any(|(known, _)| known == lower) {
+            return bad(format!("{lower:?} is given twice"));
+        }
+        let value = match with_variables(&value, env) {
+            Ok(value) => value,
+            Err(what) => return bad(format!("{lower:?}: {what}")),
+        };
+        if value.chars().any(char::is_control) || HeaderValue::from_str(&value).is_err() {
+            return bad(format!("the value of {lower:?} holds a character that no header may have"));
+        }
+        headers.push((lower.to_owned(), Secret::new(value)));
+    }
+    Some(headers)
+}
+
+/// The text with every `${NAME}` replaced by the variable's value.
+fn with_variables(text: &str, env: &Env) -> Result<String, String> {
+    let mut expanded = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let Some((name, after)) = after.split_once('}') else {
+            return Err("a \"${\" has no \"}\"".to_owned());
+        };
+        let Some(value) = env.get(name) else {
+            let name: String = name.chars().take(64).collect();
+            return Err(format!("the variable {name:?} is not set"));
+        };
+        expanded.push_str(before);
+        expanded.push_str(value);
+        rest = after;
+    }
+    expanded.push_str(rest);
+    Ok(expanded)
+}
+
+/// The names of the variables in a text.
+fn variables(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split("${").skip(1).filter_map(|part| Some(part.split_once('}')?.0.to_owned()))
+}
+
 fn words<T>(s: &Section<'_>, key: &'static str) -> Option<BTreeSet<T>>
 where
     T: FromStr<Err = ringback_model::ids::UnknownWord> + Ord,
@@ -244,6 +315,32 @@ where
         }
     }
     good.then_some(set)
+}
+
+/// Networks, or single addresses. One that could have no effect is a mistake.
+fn allow(s: &Section<'_>) -> Option<BTreeSet<IpNet>> {
+    const EXPECTED: &str = "an address or a network such as \"10.0.0.0/8\"";
+    let Some(texts) = s.texts("allow") else {
+        return (!s.has("allow")).then(BTreeSet::new);
+    };
+    let mut nets = BTreeSet::new();
+    let mut good = true;
+    for text in texts {
+        let text = text.trim();
+        let shown: String = text.chars().take(64).collect();
+        let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let problem = match &net {
+            Ok(net) => guard::never_allowed(net).map(|range| format!("is never allowed: {range}")),
+            Err(_) => Some(format!("is not {EXPECTED}")),
+        };
+        if let Some(problem) = &problem {
+            s.error("allow", &format!("{shown:?} {problem}"));
+            good = false;
+        }
+        // Without the bits that mean nothing, so that equal networks are equal.
+        nets.extend(net.map(|net| net.trunc()));
+    }
+    good.then_some(nets)
 }
 
 /// No wildcard = that directory and all below; `~` is the home directory.
@@ -290,9 +387,18 @@ pub(super) fn secret_variables(root: &Node) -> Vec<String> {
         }
     }
     let Some(Node { value: Value::List(entries), .. }) = get(root, "webhooks") else { return Vec::new() };
-    let names = entries.iter().filter_map(|entry| match &get(entry, "secret_env")?.value {
-        Value::Text(name) => Some(name.clone()),
-        _ => None,
-    });
-    names.collect()
+    let mut names = Vec::new();
+    for entry in entries {
+        if let Some(Node { value: Value::Text(name), .. }) = get(entry, "secret_env") {
+            names.push(name.clone());
+        }
+        if let Some(Node { value: Value::Table(headers), .. }) = get(entry, "headers") {
+            for (_, node) in headers {
+                if let Value::Text(text) = &node.value {
+                    names.extend(variables(text));
+                }
+            }
+        }
+    }
+    names
 }

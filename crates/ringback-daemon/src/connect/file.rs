@@ -12,10 +12,10 @@ use super::{Error, InvalidSettings};
 
 /// A settings file as it was read.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// The file itself, behind all links.
     target: PathBuf,
-    pub(super) text: String,
+    pub(crate) text: String,
     /// Whether its name is a link.
     pub(super) is_link: bool,
     meta: Metadata,
@@ -25,7 +25,7 @@ pub(super) struct Found {
 const MAX_BYTES: u64 = 16 << 20;
 
 /// Reads the file; `None` = there is none.
-pub(super) fn read(path: &Path) -> Result<Option<Found>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Option<Found>, Error> {
     let unfit = |why| Error::Unfit { path: path.to_owned(), why };
     let named = match std::fs::symlink_metadata(path) {
         Ok(meta) => meta,
@@ -57,7 +57,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Found>, Error> {
 }
 
 /// Puts a new text in place of the one that was read, unless somebody else was faster.
-pub(super) fn replace(found: &Found, text: &str) -> Result<(), Error> {
+pub(crate) fn replace(found: &Found, text: &str) -> Result<(), Error> {
     let target = &found.target;
     if found.meta.nlink() > 1 {
         // A rename would part this name from the file's other names.
@@ -73,7 +73,7 @@ pub(super) fn replace(found: &Found, text: &str) -> Result<(), Error> {
 }
 
 /// Makes the file (0600) and the directories named (0700, outermost first), unless somebody else was faster.
-pub(super) fn create(path: &Path, directories: &[PathBuf], text: &str) -> Result<(), Error> {
+pub(crate) fn create(path: &Path, directories: &[PathBuf], text: &str) -> Result<(), Error> {
     for directory in directories {
         match DirBuilder::new().mode(0o700).create(directory) {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(io(directory)(e)),
@@ -95,7 +95,7 @@ pub(super) fn delete(found: &Found) -> Result<(), Error> {
 }
 
 /// The directories that are missing on the way to this one, itself included, outermost first.
-pub(super) fn missing_directories(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn missing_directories(directory: &Path) -> Vec<PathBuf> {
     let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
     let missing = |path: &&Path| std::fs::symlink_metadata(path).is_err();
     let mut found: Vec<PathBuf> = directory.ancestors().take_while(missing).map(Path::to_owned).collect();

@@ -11,7 +11,7 @@ use file::Found;
 use record::{Connected, Inserted, Record};
 pub use settings::{Change, Containers, Edited, InvalidSettings, insert, remove};
 
-mod file;
+pub(crate) mod file;
 pub mod hand_over;
 mod record;
 mod scan;

@@ -1,13 +1,17 @@
-//! Deliveries and their attempts.
+//! Deliveries, their attempts, and their replay.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use ringback_model::{DeliveryId, EndpointName, SessionId};
-use ringback_store::{DeliveryDetail, DeliveryQuery};
+use ringback_model::ids::UnknownWord;
+use ringback_model::{DeliveryId, DeliveryState, EndpointName, SessionId, Timestamp};
+use ringback_store::{DeliveryDetail, DeliveryQuery, Replay};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::webhooks::open_lane;
 use super::{App, Error};
+
+const MISSING: Error = Error::NotFound("delivery not found");
 
 #[derive(Deserialize, Default)]
 pub(super) struct Listing {
@@ -26,7 +30,7 @@ pub(super) async fn list(State(app): State<App>, Query(query): Query<Listing>) -
         .store
         .deliveries(DeliveryQuery {
             endpoint: query.endpoint.map(EndpointName::new),
-            state: state.map_err(|e: ringback_model::ids::UnknownWord| Error::BadRequest(e.to_string()))?,
+            state: state.map_err(|e: UnknownWord| Error::BadRequest(e.to_string()))?,
             session: query.session.map(SessionId::new),
             limit,
             cursor: cursor.map_err(|e: ringback_store::NotACursor| Error::BadRequest(e.to_string()))?,
@@ -45,7 +49,7 @@ pub(super) async fn list(State(app): State<App>, Query(query): Query<Listing>) -
 fn shown(detail: &DeliveryDetail) -> Value {
     let row = &detail.row;
     let delivery = &row.delivery;
-    let is_pending = delivery.state == ringback_model::DeliveryState::Pending;
+    let is_pending = delivery.state == DeliveryState::Pending;
     json!({
         "id": delivery.id.to_string(),
         "event": serde_json::from_slice(&detail.body).unwrap_or(Value::Null),
@@ -60,8 +64,72 @@ fn shown(detail: &DeliveryDetail) -> Value {
 }
 
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
-    const MISSING: Error = Error::NotFound("delivery not found");
     let id = DeliveryId(id.parse().map_err(|_| MISSING)?);
     let detail = app.store.delivery(id).await?.ok_or(MISSING)?;
     Ok(Json(shown(&detail)))
+}
+
+/// Makes one finished delivery pending again.
+pub(super) async fn replay(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
+    let id = DeliveryId(id.parse().map_err(|_| MISSING)?);
+    let delivery = app.store.delivery(id).await?.ok_or(MISSING)?.row.delivery;
+    if delivery.state == DeliveryState::Pending {
+        return Err(Error::Conflict("the delivery is pending".to_owned()));
+    }
+    let lane = open_lane(&app, &delivery.endpoint).await?;
+    let replayed = app.store.replay(Replay::One(id), (app.now)()).await?;
+    if replayed == 0 {
+        return Err(Error::Conflict("the queue of its endpoint is full".to_owned()));
+    }
+    lane.wake.notify_one();
+    Ok(Json(json!({ "replayed": replayed })))
+}
+
+/// What is replayed: at least a state or an end of the range is given, so that a slip does not repeat everything.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Range {
+    endpoint: Option<String>,
+    state: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+}
+
+/// Makes all finished deliveries pending again that pass the filters. Endpoints that take none are passed over,
+/// unless one of them is asked for by name.
+pub(super) async fn replay_many(State(app): State<App>, body: bytes::Bytes) -> Result<Json<Value>, Error> {
+    let bad = |text: &str| Error::BadRequest(text.to_owned());
+    const SHAPE: &str = "expected {\"state\": …, \"endpoint\": …, \"from\": …, \"to\": …}";
+    let range: Range = serde_json::from_slice(&body).map_err(|_| bad(SHAPE))?;
+    let state: Option<DeliveryState> =
+        range.state.map(|s| s.parse()).transpose().map_err(|e: UnknownWord| bad(&e.to_string()))?;
+    let instant = |text: Option<String>| text.map(|t| t.parse::<Timestamp>()).transpose();
+    let from = instant(range.from).map_err(|_| bad("from must be an RFC 3339 time"))?;
+    let to = instant(range.to).map_err(|_| bad("to must be an RFC 3339 time"))?;
+    if state == Some(DeliveryState::Pending) {
+        return Err(bad("what is pending cannot be replayed"));
+    }
+    if state.is_none() && from.is_none() && to.is_none() {
+        return Err(bad("say which: a state, or a time range"));
+    }
+    let mut lanes = Vec::new();
+    match range.endpoint.map(EndpointName::new) {
+        Some(name) => lanes.push(open_lane(&app, &name).await?),
+        None => lanes.extend(
+            app.lane_order
+                .iter()
+                .filter_map(|name| app.lanes.get(name))
+                .filter(|lane| lane.endpoint.enabled && !lane.is_disabled()),
+        ),
+    }
+    let mut replayed = 0;
+    for lane in lanes {
+        let endpoint = lane.endpoint.name.clone();
+        let count = app.store.replay(Replay::Of { endpoint, state, from, to }, (app.now)()).await?;
+        if count > 0 {
+            lane.wake.notify_one();
+        }
+        replayed += count;
+    }
+    Ok(Json(json!({ "replayed": replayed })))
 }

@@ -1,5 +1,6 @@
 //! The API: routes, who may call them, and the one place where errors become statuses.
 
+pub(crate) mod auth;
 mod deliveries;
 mod events;
 mod gate;
@@ -30,7 +31,7 @@ use crate::view::View;
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) store: Arc<dyn Store>,
-    /// Where names are kept: on disk in both durability modes.
+    /// Where names are kept, and what the operator disabled: on disk in both durability modes.
     pub(crate) names: Arc<dyn Store>,
     pub(crate) runs: Runs,
     pub(crate) view: View,
@@ -41,6 +42,8 @@ pub(crate) struct App {
     pub(crate) health: Arc<Health>,
     pub(crate) origin: Origin,
     pub(crate) token: Arc<Secret>,
+    /// `api_salt`, public.
+    pub(crate) salt: Arc<str>,
     pub(crate) hosts: Arc<[String]>,
     pub(crate) is_loopback: bool,
     pub(crate) window: Duration,
@@ -49,6 +52,8 @@ pub(crate) struct App {
     pub(crate) first_scan: watch::Receiver<bool>,
     /// Turns true when the daemon stops: long answers end.
     pub(crate) stop: watch::Receiver<bool>,
+    /// When the daemon started: part of the ids of typed events, whose numbers begin anew with each daemon.
+    pub(crate) started_at: Timestamp,
     pub(crate) now: fn() -> Timestamp,
 }
 
@@ -62,8 +67,12 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/config", get(health::config))
         .route("/api/webhooks", get(webhooks::list))
         .route("/api/webhooks/{name}/test", post(webhooks::test))
+        .route("/api/webhooks/{name}/enable", post(webhooks::enable))
+        .route("/api/webhooks/{name}/disable", post(webhooks::disable))
         .route("/api/deliveries", get(deliveries::list))
         .route("/api/deliveries/{id}", get(deliveries::show))
+        .route("/api/deliveries/replay", post(deliveries::replay_many))
+        .route("/api/deliveries/{id}/replay", post(deliveries::replay))
         .route("/api/events", get(events::stream))
         .route("/api/runs", get(runs::list).post(runs::trigger))
         .route("/api/runs/{id}", get(runs::show))
@@ -83,6 +92,7 @@ pub(crate) fn router(app: App) -> Router {
         .layer(axum::middleware::from_fn_with_state(app.clone(), gate::token_off_loopback));
     private
         .merge(probes)
+        .route("/api/auth", get(auth::parameters))
         .fallback(|| async { Error::NotFound("not found") })
         .method_not_allowed_fallback(|| async { Error::Method })
         .layer(axum::middleware::from_fn_with_state(app.clone(), gate::host))
@@ -107,7 +117,7 @@ pub(crate) enum Error {
     Forbidden(&'static str),
     NotFound(&'static str),
     Method,
-    Conflict(&'static str),
+    Conflict(String),
     Store(ringback_store::Error),
     NotReady(String),
 }
@@ -132,7 +142,7 @@ impl IntoResponse for Error {
             Error::Forbidden(text) => answer(StatusCode::FORBIDDEN, text),
             Error::NotFound(text) => answer(StatusCode::NOT_FOUND, text),
             Error::Method => answer(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
-            Error::Conflict(text) => answer(StatusCode::CONFLICT, text),
+            Error::Conflict(text) => answer(StatusCode::CONFLICT, &text),
             Error::Store(error) => {
                 tracing::warn!(%error, "a request failed in the store");
                 answer(StatusCode::SERVICE_UNAVAILABLE, "storage unavailable")

@@ -74,7 +74,7 @@ pub(super) async fn trigger(State(app): State<App>, headers: HeaderMap, body: by
 pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
     let run = find(&app, &id).await?;
     if !app.runs.cancel(run.id).await? {
-        return Err(Error::Conflict("the run has ended"));
+        return Err(Error::Conflict("the run has ended".to_owned()));
     }
     Ok(Json(json!({ "id": run.id, "cancelling": true })))
 }

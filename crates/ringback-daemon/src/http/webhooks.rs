@@ -1,11 +1,13 @@
-//! Endpoints: their health, and the test event.
+//! Endpoints: their health, the test event, and the switch by hand.
+
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use ringback_model::event::EventKind;
-use ringback_model::{Activity, Agent, EndpointName, Event, EventId, SessionId};
-use ringback_store::{DeliveryQuery, EndpointCounts, Entry, Told};
+use ringback_model::{Activity, Agent, EndpointName, Event, EventId, SessionId, Timestamp};
+use ringback_store::{DeliveryQuery, Ending, EndpointCounts, EndpointStatus, Entry, Told};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -13,14 +15,16 @@ use super::{App, Error};
 use crate::lane::Lane;
 use crate::record::body_of;
 
+const MISSING: Error = Error::NotFound("webhook not found");
+
 pub(super) async fn list(State(app): State<App>) -> Result<Json<Value>, Error> {
     let counts = app.store.endpoint_counts().await?;
     let mut items = Vec::new();
     for name in app.lane_order.iter() {
         let Some(lane) = app.lanes.get(name) else { continue };
-        let status = app.store.endpoint_status(name).await?;
+        let status = disabled(&app, lane).await?;
         let counts = counts.iter().find(|c| c.endpoint == *name);
-        items.push(row(lane, counts, status.map(|s| s.reason)));
+        items.push(row(lane, counts, status));
     }
     Ok(Json(json!({ "items": items, "next": null })))
 }
@@ -33,8 +37,8 @@ fn row(lane: &Lane, counts: Option<&EndpointCounts>, disabled: Option<String>) -
         "name": endpoint.name,
         "url": endpoint.shown_url(),
         "format": endpoint.format,
-        "enabled": endpoint.enabled && disabled.is_none(),
-        "disabled_reason": if endpoint.enabled { disabled } else { Some("enabled = false".to_owned()) },
+        "enabled": disabled.is_none(),
+        "disabled_reason": disabled,
         "signed": !endpoint.secrets.is_empty(),
         "events": endpoint.events,
         "agents": endpoint.agents,
@@ -55,13 +59,90 @@ fn row(lane: &Lane, counts: Option<&EndpointCounts>, disabled: Option<String>) -
     })
 }
 
+/// Why nothing is queued for an endpoint; `None` = it is enabled.
+async fn disabled(app: &App, lane: &Lane) -> Result<Option<String>, Error> {
+    let name = &lane.endpoint.name;
+    if !lane.endpoint.enabled {
+        return Ok(Some("enabled = false".to_owned()));
+    }
+    if !lane.is_disabled() {
+        return Ok(None);
+    }
+    let by_hand = app.names.endpoint_status(name).await?;
+    let status = if by_hand.is_some() { by_hand } else { app.store.endpoint_status(name).await? };
+    // The deliverer disables first and writes the reason down a moment later.
+    Ok(Some(status.map_or_else(|| "the receiver wants nothing more".to_owned(), |s| s.reason)))
+}
+
+/// The lane that takes an endpoint's deliveries.
+///
+/// # Errors
+/// The endpoint is not configured, or disabled.
+pub(super) async fn open_lane<'a>(app: &'a App, name: &EndpointName) -> Result<&'a Arc<Lane>, Error> {
+    let Some(lane) = app.lanes.get(name) else {
+        return Err(Error::Conflict(format!("the webhook {:?} is not in the configuration", name.as_str())));
+    };
+    match disabled(app, lane).await? {
+        None => Ok(lane),
+        Some(why) => Err(Error::Conflict(format!("the webhook {:?} is disabled: {why}", name.as_str()))),
+    }
+}
+
+/// The lane of an endpoint that can be switched while the daemon runs.
+fn switchable<'a>(app: &'a App, name: &EndpointName) -> Result<&'a Arc<Lane>, Error> {
+    let lane = app.lanes.get(name).ok_or(MISSING)?;
+    if !lane.endpoint.enabled {
+        return Err(Error::Conflict("enabled = false in the configuration".to_owned()));
+    }
+    Ok(lane)
+}
+
+/// Opens the queue again, whoever closed it.
+pub(super) async fn enable(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>, Error> {
+    let name = EndpointName::new(name);
+    let lane = switchable(&app, &name)?;
+    let _whole = lane.switching.lock().await;
+    app.names.set_endpoint_status(&name, None).await?;
+    app.store.set_endpoint_status(&name, None).await?;
+    lane.set_disabled(false);
+    lane.wake.notify_one();
+    tracing::info!(endpoint = %name, "endpoint enabled by hand");
+    Ok(Json(json!({ "name": name, "enabled": true })))
+}
+
+/// Closes the queue until it is opened by hand: nothing new comes in, and what is pending becomes dead.
+pub(super) async fn disable(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>, Error> {
+    let name = EndpointName::new(name);
+    let lane = switchable(&app, &name)?;
+    let _whole = lane.switching.lock().await;
+    let now = (app.now)();
+    app.names.set_endpoint_status(&name, Some(by_hand(now))).await?;
+    lane.set_disabled(true);
+    let dead = app.store.close_pending(&name, Ending::Dead, now).await?;
+    lane.wake.notify_one();
+    tracing::info!(endpoint = %name, dead, "endpoint disabled by hand");
+    Ok(Json(json!({ "name": name, "enabled": false, "dead": dead })))
+}
+
+/// Without a fingerprint: it holds whatever becomes of the entry.
+fn by_hand(now: Timestamp) -> EndpointStatus {
+    EndpointStatus {
+        disabled_at: now,
+        reason: "disabled by hand".to_owned(),
+        entry_fingerprint: String::new(),
+    }
+}
+
 /// Queues a `ping` for one endpoint, filters aside, and answers with its delivery's id.
 pub(super) async fn test(
     State(app): State<App>,
     Path(name): Path<String>,
 ) -> Result<(StatusCode, Json<Value>), Error> {
     let name = EndpointName::new(name);
-    let lane = app.lanes.get(&name).ok_or(Error::NotFound("webhook not found"))?;
+    if !app.lanes.contains_key(&name) {
+        return Err(MISSING);
+    }
+    let lane = open_lane(&app, &name).await?;
     let now = (app.now)();
     let event = Event {
         id: EventId(Uuid::now_v7()),

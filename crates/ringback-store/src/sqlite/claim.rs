@@ -6,8 +6,8 @@ use rusqlite::{Connection, Result, Row};
 use uuid::Uuid;
 
 use super::rows::{instant, kind};
-use crate::Claim;
 use crate::leases::{Held, Leases};
+use crate::{Claim, Turn, order};
 
 /// Pending deliveries of an endpoint in the order in which they are due. Reads the index alone.
 const PENDING: &str = "SELECT due_at, delivery FROM delivery INDEXED BY delivery_pending
@@ -25,12 +25,45 @@ pub(super) fn claim(
     until: Timestamp,
 ) -> Result<Vec<Claim>> {
     let due = due(conn, leases.held(endpoint, now), endpoint, now, limit)?;
+    take(conn, leases, endpoint, &due, until)
+}
+
+/// The same where the order of events within a session counts.
+pub(super) fn claim_in_order(
+    conn: &Connection,
+    leases: &mut Leases,
+    endpoint: &EndpointName,
+    now: Timestamp,
+    limit: usize,
+    until: Timestamp,
+) -> Result<Turn> {
+    let pending = conn
+        .prepare_cached(PENDING)?
+        .query_map([endpoint.as_str()], |row| Ok((DeliveryId(row.get(1)?), instant(row, 0)?)))?
+        .collect::<Result<Vec<_>>>()?;
+    let mut session = conn.prepare_cached(
+        "SELECT session_id FROM event WHERE event = (SELECT event FROM delivery WHERE delivery = ?1)",
+    )?;
+    let session_of =
+        |id: DeliveryId| session.query_row([id.0], |row| Ok(SessionId::new(row.get::<_, String>(0)?)));
+    let chosen = order::choose(pending, leases.held(endpoint, now), now, limit, session_of)?;
+    let claims = take(conn, leases, endpoint, &chosen.ids, until)?;
+    Ok(Turn { claims, next_due: chosen.next_due })
+}
+
+fn take(
+    conn: &Connection,
+    leases: &mut Leases,
+    endpoint: &EndpointName,
+    ids: &[DeliveryId],
+    until: Timestamp,
+) -> Result<Vec<Claim>> {
     let mut find = conn.prepare_cached(
         "SELECT d.delivery, e.id, d.attempts, e.recorded_at, d.due_at, d.tries, e.session_id, e.kind, e.body
          FROM delivery d JOIN event e ON e.event = d.event WHERE d.delivery = ?1",
     )?;
-    let claims: Vec<Claim> = due
-        .into_iter()
+    let claims: Vec<Claim> = ids
+        .iter()
         .map(|id| find.query_row([id.0], |row| read_claim(row, endpoint)))
         .collect::<Result<_>>()?;
     leases.take(endpoint, claims.iter().map(|c| c.delivery.id), until);

@@ -15,6 +15,7 @@ mod ledger;
 mod prune;
 mod reader;
 mod record;
+mod replay;
 mod rows;
 mod runs;
 mod save;
@@ -36,7 +37,7 @@ use self::writer::Writer;
 use crate::leases::Leases;
 use crate::{
     Claim, DeliveryDetail, DeliveryQuery, DeliveryRow, Ending, EndpointCounts, EndpointStatus, Entry, Error,
-    Page, Prune, Pruned, Recorded, Settled, Store, Totals,
+    Page, Prune, Pruned, Recorded, Replay, Settled, Store, Totals, Turn,
 };
 
 /// A store on disk. Dropping it without [`Store::close`] finishes what was asked before, and blocks until then.
@@ -105,6 +106,20 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn claim_in_order(
+        &self,
+        endpoint: &EndpointName,
+        now: Timestamp,
+        limit: usize,
+        lease_until: Timestamp,
+    ) -> Result<Turn, Error> {
+        let endpoint = endpoint.clone();
+        self.claiming(move |conn, leases| {
+            claim::claim_in_order(conn, leases, &endpoint, now, limit, lease_until)
+        })
+        .await
+    }
+
     async fn settle(&self, settled: Vec<Settled>) -> Result<(), Error> {
         if settled.is_empty() {
             return Ok(());
@@ -146,6 +161,24 @@ impl Store for SqliteStore {
             if !may_be_more {
                 return Ok(closed);
             }
+        }
+    }
+
+    async fn replay(&self, replay: Replay, now: Timestamp) -> Result<u64, Error> {
+        if let Replay::One(id) = replay {
+            return self.writer.write(move |batch| batch.replay(&[id], None, now)).await;
+        }
+        // What is recorded from now on is not meant.
+        let up_to = self.listings.read(browse::newest_delivery).await?;
+        let (mut after, mut replayed) = (0, 0);
+        loop {
+            let wanted = replay.clone();
+            let read = self.listings.read(move |conn| replay::finished(conn, &wanted, after, up_to));
+            let found = read.await?;
+            let Some(last) = found.last() else { return Ok(replayed) };
+            after = last.0;
+            let state = replay.state();
+            replayed += self.writer.write(move |batch| batch.replay(&found, state, now)).await?;
         }
     }
 

@@ -91,6 +91,11 @@ impl Tally {
         states[slot(to)] += n;
     }
 
+    /// Counts a delivery that was in another state and is pending again.
+    pub(super) fn replayed(&mut self, endpoint: i64, from: DeliveryState) {
+        self.moved(endpoint, from, -1);
+    }
+
     /// Counts an attempt.
     pub(super) fn attempted(&mut self, endpoint: i64, attempt: &Attempt) {
         let change = self.of(endpoint);

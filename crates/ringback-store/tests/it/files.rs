@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ringback_model::{DeliveryState, SessionId};
 use ringback_store::contract::{ended, endpoint, event, t, told};
-use ringback_store::{DeliveryQuery, Ending, EndpointStatus, Error, Prune, SqliteStore, Store};
+use ringback_store::{DeliveryQuery, Ending, EndpointStatus, Error, Prune, Replay, SqliteStore, Store};
 
 use crate::open;
 
@@ -194,4 +194,22 @@ async fn closing_an_endpoint_takes_as_many_steps_as_it_needs() {
     assert_eq!(store.close_pending(&endpoint("e"), Ending::Cancelled, t(20)).await, Ok(1234));
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.pending, totals.cancelled), (1234, 1234));
+}
+
+#[tokio::test]
+async fn a_replay_takes_as_many_steps_as_it_needs_and_each_delivery_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.record((1..=1234).map(|n| told(n, 10, &["e", "f"])).collect()).await.unwrap();
+    store.close_pending(&endpoint("e"), Ending::Dead, t(20)).await.unwrap();
+    store.close_pending(&endpoint("f"), Ending::Dead, t(20)).await.unwrap();
+    let some = Replay::Of { endpoint: endpoint("e"), state: None, from: Some(t(35)), to: None };
+    assert_eq!(store.replay(some, t(30)).await, Ok(1200));
+    let totals = store.totals().await.unwrap();
+    assert_eq!((totals.pending, totals.dead), (1200, 1268));
+    assert_eq!(store.claim(&endpoint("e"), t(30), 2000, t(40)).await.unwrap().len(), 1200);
+    drop(store);
+    let store = open(directory.path());
+    let reopened = store.totals().await.unwrap();
+    assert_eq!(reopened, totals);
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use ringback_model::DeliveryState;
 use ringback_store::contract::{attempt, ended, endpoint, t, told};
-use ringback_store::{DeliveryQuery, MAX_FINISHED, MAX_PENDING, MemoryStore, Prune, Pruned, Recorded, Store};
+use ringback_store::{
+    DeliveryQuery, Ending, MAX_FINISHED, MAX_PENDING, MemoryStore, Prune, Pruned, Recorded, Replay, Store,
+};
 
 #[tokio::test]
 async fn at_most_256_are_pending_per_endpoint_and_the_excess_is_counted() {
@@ -56,4 +58,17 @@ async fn finished_history_is_bounded_and_the_oldest_goes_first() {
     }
     assert_eq!((kept.len(), kept.first(), kept.last()), (MAX_FINISHED, Some(&total), Some(&51)));
     assert_eq!(store.totals().await.unwrap().delivered, total);
+}
+
+#[tokio::test]
+async fn a_replay_fills_the_queue_and_leaves_the_rest_as_it_is() {
+    let store = MemoryStore::new();
+    for at in [10, 20] {
+        store.record((1..=200).map(|n| told(n + at * 20, at as i64, &["e"])).collect()).await.unwrap();
+        store.close_pending(&endpoint("e"), Ending::Dead, t(at as i64)).await.unwrap();
+    }
+    let all = Replay::Of { endpoint: endpoint("e"), state: None, from: None, to: None };
+    assert_eq!(store.replay(all, t(30)).await, Ok(256));
+    let counts = store.endpoint_counts().await.unwrap();
+    assert_eq!((counts[0].pending, counts[0].dead, counts[0].dropped), (256, 144, 0));
 }

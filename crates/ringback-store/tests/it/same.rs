@@ -9,8 +9,8 @@ use ringback_model::{Activity, Agent, DeliveryState, SessionId, SessionState};
 use ringback_store::contract::ledger::{accept, key, run, run_id};
 use ringback_store::contract::{attempt, endpoint, event, t, told};
 use ringback_store::{
-    Accept, Claim, DeliveryQuery, Ending, EndpointStatus, Entry, Ledger, MemoryStore, Prune, RunQuery, Save,
-    Settled, Store,
+    Accept, Claim, DeliveryQuery, Ending, EndpointStatus, Entry, Ledger, MemoryStore, Prune, Replay,
+    RunQuery, Save, Settled, Store,
 };
 
 use crate::open;
@@ -27,6 +27,7 @@ enum Call {
         at: usize,
         limit: usize,
         lease_ms: i64,
+        in_order: bool,
     },
     /// The `which`-th claim so far.
     Settle {
@@ -41,6 +42,14 @@ enum Call {
     Close {
         at: usize,
         ending: Ending,
+    },
+    /// The `which`-th claim so far, or what is finished at an endpoint.
+    Replay {
+        which: Option<usize>,
+        at: usize,
+        state: Option<DeliveryState>,
+        from: Option<i64>,
+        to: Option<i64>,
     },
     Disable {
         at: usize,
@@ -78,14 +87,22 @@ fn call() -> impl Strategy<Value = Call> {
     let at = 0..ENDPOINTS.len();
     prop_oneof![
         4 => prop::collection::vec((1..40u64, 0..8u8), 1..5).prop_map(|events| Call::Record { events }),
-        4 => (at.clone(), 0..5usize, 0..200i64)
-            .prop_map(|(at, limit, lease_ms)| Call::Claim { at, limit, lease_ms }),
+        4 => (at.clone(), 0..5usize, 0..200i64, any::<bool>())
+            .prop_map(|(at, limit, lease_ms, in_order)| Call::Claim { at, limit, lease_ms, in_order }),
         6 => (0..100usize, prop::sample::select(DeliveryState::ALL), any::<bool>(), 0..100i64).prop_map(
             |(which, state, with_attempt, wait_ms)| Call::Settle { which, state, with_attempt, wait_ms }
         ),
         1 => (0..100usize).prop_map(|which| Call::Release { which }),
         1 => (at.clone(), prop::sample::select(vec![Ending::Cancelled, Ending::Dead]))
             .prop_map(|(at, ending)| Call::Close { at, ending }),
+        2 => (
+            prop::option::of(0..100usize),
+            at.clone(),
+            prop::option::of(prop::sample::select(DeliveryState::ALL)),
+            prop::option::of(0..40i64),
+            prop::option::of(0..40i64),
+        )
+            .prop_map(|(which, at, state, from, to)| Call::Replay { which, at, state, from, to }),
         1 => (at, any::<bool>()).prop_map(|(at, is_disabled)| Call::Disable { at, is_disabled }),
         1 => (0..3u8, prop::option::of("[a-c]{0,3}"))
             .prop_map(|(session, name)| Call::Name { session, name }),
@@ -136,9 +153,15 @@ impl<S: Store + Ledger> Drive<'_, S> {
                 let entries = events.iter().map(|(n, mask)| record(*n, *mask, now)).collect();
                 self.saw(store.record(entries).await);
             }
-            Call::Claim { at, limit, lease_ms } => {
-                let claims =
-                    store.claim(&endpoint(ENDPOINTS[*at]), t(now), *limit, t(now + lease_ms)).await.unwrap();
+            Call::Claim { at, limit, lease_ms, in_order } => {
+                let (name, until) = (endpoint(ENDPOINTS[*at]), t(now + lease_ms));
+                let claims = if *in_order {
+                    let turn = store.claim_in_order(&name, t(now), *limit, until).await.unwrap();
+                    self.saw(turn.next_due);
+                    turn.claims
+                } else {
+                    store.claim(&name, t(now), *limit, until).await.unwrap()
+                };
                 self.saw(&claims);
                 self.claims.extend(claims);
             }
@@ -155,6 +178,19 @@ impl<S: Store + Ledger> Drive<'_, S> {
             }
             Call::Close { at, ending } => {
                 self.saw(store.close_pending(&endpoint(ENDPOINTS[*at]), *ending, t(now)).await);
+            }
+            Call::Replay { which, at, state, from, to } => {
+                let one = which.and_then(|which| self.claimed(which));
+                let replay = match one {
+                    Some(claim) => Replay::One(claim.delivery.id),
+                    None => Replay::Of {
+                        endpoint: endpoint(ENDPOINTS[*at]),
+                        state: *state,
+                        from: from.map(t),
+                        to: to.map(t),
+                    },
+                };
+                self.saw(store.replay(replay, t(now)).await);
             }
             Call::Disable { at, is_disabled } => {
                 let status = is_disabled.then(|| EndpointStatus {

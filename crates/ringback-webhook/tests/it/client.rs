@@ -8,6 +8,7 @@ use ringback_model::delivery::{Answer, Reply};
 use ringback_model::{Failure, Timestamp};
 use ringback_webhook::Client;
 use ringback_webhook::client::{BODY_LIMIT, EXCERPT_LIMIT};
+use ringback_webhook::guard::Policy;
 use rustls::RootCertStore;
 use tokio::net::TcpSocket;
 
@@ -349,7 +350,9 @@ async fn a_name_without_an_address_is_a_dns_failure() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn no_route_is_unreachable() {
-    let reply = post("http://224.0.0.1:9/").await;
+    let allow = ["224.0.0.0/4".parse().unwrap()].into();
+    let client = client().under(Policy { allow, ..Policy::default() }).unwrap();
+    let reply = post_within(&client, "http://224.0.0.1:9/", AMPLE).await;
     assert!(matches!(&reply, Err(Failure::Unreachable(_))), "{reply:?}");
 }
 

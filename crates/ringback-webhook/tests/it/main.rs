@@ -10,6 +10,7 @@ mod client;
 mod conformance;
 mod documentation;
 mod environment;
+mod guard;
 mod receiver;
 mod request;
 mod sign;

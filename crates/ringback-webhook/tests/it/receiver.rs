@@ -64,7 +64,12 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) async fn start(script: Vec<Act>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Receiver::start_at("127.0.0.1:0", script).await
+    }
+
+    /// A receiver that listens elsewhere than on 127.0.0.1.
+    pub(crate) async fn start_at(address: &str, script: Vec<Act>) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (tell, seen) = mpsc::unbounded_channel();
         let connections = Arc::new(AtomicUsize::new(0));

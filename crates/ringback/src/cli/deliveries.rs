@@ -1,15 +1,20 @@
 //! `ringback deliveries`.
 
 use clap::Subcommand;
+use reqwest::Method;
+use ringback_daemon::client::Client;
 use ringback_daemon::clock;
+use ringback_daemon::record::percent_encoded;
+use ringback_model::Timestamp;
+use serde_json::json;
 
 use super::Context;
 use crate::exit_code::Error;
 use crate::output::{self, age, cell, instant};
 
-/// List deliveries, newest first; show one with its attempts
+/// List deliveries, newest first; show one with its attempts; send again what has ended
 ///
-/// Examples: ringback deliveries list --state dead; ringback deliveries show 42
+/// Examples: ringback deliveries list --state dead; ringback deliveries show 42; ringback deliveries replay --dead
 #[derive(clap::Args)]
 pub(crate) struct Deliveries {
     #[command(subcommand)]
@@ -29,6 +34,30 @@ enum Command {
         /// The delivery's id
         id: String,
     },
+    /// Send again what has ended: one delivery, all dead ones, or those of a time range
+    Replay(Replay),
+}
+
+#[derive(clap::Args)]
+struct Replay {
+    /// The delivery's id
+    #[arg(
+        required_unless_present_any = ["dead", "from", "to"],
+        conflicts_with_all = ["dead", "endpoint", "from", "to"]
+    )]
+    id: Option<String>,
+    /// All whose attempts were used up, or that ended with their endpoint
+    #[arg(long)]
+    dead: bool,
+    /// Only of this endpoint
+    #[arg(long)]
+    endpoint: Option<String>,
+    /// Only of events that happened then or later, as in 2026-05-19T14:30:00Z; without --dead also delivered ones
+    #[arg(long, value_name = "TIME")]
+    from: Option<Timestamp>,
+    /// Only of events that happened before
+    #[arg(long, value_name = "TIME")]
+    to: Option<Timestamp>,
 }
 
 #[derive(clap::Args, Default)]
@@ -45,6 +74,32 @@ struct List {
     /// How many, 1 to 1000
     #[arg(long, default_value = "30")]
     limit: u16,
+}
+
+impl Replay {
+    async fn run(self, client: &Client, json: bool) -> Result<(), Error> {
+        let answer = match &self.id {
+            Some(id) => {
+                let path = format!("/api/deliveries/{}/replay", percent_encoded(id));
+                client.call(Method::POST, &path, None).await?
+            }
+            None => {
+                let range = json!({
+                    "state": self.dead.then_some("dead"),
+                    "endpoint": self.endpoint,
+                    "from": self.from,
+                    "to": self.to,
+                });
+                client.call(Method::POST, "/api/deliveries/replay", Some(&range)).await?
+            }
+        };
+        if json {
+            return Ok(output::json(&answer)?);
+        }
+        let count = answer["replayed"].as_u64().unwrap_or_default();
+        let what = if count == 1 { "delivery" } else { "deliveries" };
+        Ok(output::line(&format!("replayed {count} {what}"))?)
+    }
 }
 
 impl Deliveries {
@@ -86,8 +141,9 @@ impl Deliveries {
                 let head = ["ID", "AGE", "STATE", "TRIES", "ENDPOINT", "CHANGE", "ERROR"];
                 Ok(output::table(&head, &rows, output::width())?)
             }
+            Command::Replay(replay) => replay.run(&client, self.json).await,
             Command::Show { id } => {
-                let id = ringback_daemon::record::percent_encoded(&id);
+                let id = percent_encoded(&id);
                 let delivery = client.get(&format!("/api/deliveries/{id}"), &[]).await?;
                 if self.json {
                     return Ok(output::json(&delivery)?);

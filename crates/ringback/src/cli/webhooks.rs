@@ -1,20 +1,23 @@
 //! `ringback webhooks`.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 use reqwest::Method;
 use ringback_daemon::client::Client;
+use ringback_daemon::config;
+use ringback_daemon::config::edit::{self, NewEntry};
 use ringback_daemon::record::percent_encoded;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Context;
 use crate::exit_code::Error;
 use crate::output;
 
-/// List the configured endpoints and their health; send a test event
+/// List the configured endpoints and their health; test, switch, add and remove them
 ///
-/// Examples: ringback webhooks; ringback webhooks test phone
+/// Examples: ringback webhooks; ringback webhooks test phone; ringback webhooks add desk http://localhost:8080/
 #[derive(clap::Args)]
 pub(crate) struct Webhooks {
     #[command(subcommand)]
@@ -34,16 +37,118 @@ enum Command {
         /// The endpoint's name
         name: String,
     },
+    /// Queue events for an endpoint again that was disabled by hand, by its receiver or after long failure
+    Enable {
+        /// The endpoint's name
+        name: String,
+    },
+    /// Queue nothing for an endpoint until it is enabled; what is pending becomes dead and can be replayed
+    Disable {
+        /// The endpoint's name
+        name: String,
+    },
+    /// Add an endpoint to the configuration file; comments and formatting stay
+    Add(Add),
+    /// Remove an endpoint from the configuration file; comments and formatting stay
+    Rm {
+        /// The endpoint's name
+        name: String,
+    },
+}
+
+#[derive(clap::Args)]
+struct Add {
+    /// A name that no other endpoint has
+    name: String,
+    /// Where to send events, http or https
+    url: String,
+    /// Only changes to this activity; can be given several times
+    #[arg(long = "event", value_name = "ACTIVITY")]
+    events: Vec<String>,
+    /// The environment variable that holds the secret; without it, events are not signed
+    #[arg(long, value_name = "VARIABLE")]
+    secret_env: Option<String>,
 }
 
 impl Webhooks {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Error> {
-        let client = context.client()?;
         match self.command.unwrap_or(Command::List) {
-            Command::List => list(&client, self.json).await,
-            Command::Test { name } => test(&client, &name, self.json).await,
+            Command::List => list(&context.client()?, self.json).await,
+            Command::Test { name } => test(&context.client()?, &name, self.json).await,
+            Command::Enable { name } => switch(&context.client()?, &name, "enable", self.json).await,
+            Command::Disable { name } => switch(&context.client()?, &name, "disable", self.json).await,
+            Command::Add(add) => {
+                let entry = NewEntry {
+                    name: &add.name,
+                    url: &add.url,
+                    events: &add.events,
+                    secret_env: add.secret_env.as_deref(),
+                };
+                told(edit::add(&file(context)?, &entry, &context.env), self.json)
+            }
+            Command::Rm { name } => told(edit::remove(&file(context)?, &name, &context.env), self.json),
         }
     }
+}
+
+/// The configuration file, there or not.
+fn file(context: &Context) -> Result<PathBuf, Error> {
+    let found = config::find(context.given.as_deref(), &context.env);
+    let default = || Some(config::directory(&context.env)?.join("config.toml"));
+    let path = found.or_else(default);
+    path.ok_or_else(|| Error::usage("HOME is not set").mend("name the file with --config"))
+}
+
+/// Prints what became of an edit of the configuration.
+fn told(edited: Result<edit::Report, edit::Error>, json: bool) -> Result<(), Error> {
+    let report = edited.map_err(|error| {
+        let what = error.to_string();
+        match error {
+            edit::Error::Config(error) => error.into(),
+            edit::Error::Json { path } => {
+                Error::usage(what).mend(format!("edit the \"webhooks\" list in {} by hand", path.display()))
+            }
+            edit::Error::Taken { .. } => {
+                Error::usage(what).mend("choose another name, or remove that entry first")
+            }
+            edit::Error::Missing { .. } => Error::usage(what).mend("`ringback webhooks` lists the names"),
+            edit::Error::BadEntry(_) => {
+                Error::usage(what).mend("nothing was changed; correct that and try again")
+            }
+            edit::Error::Layout { path } => {
+                Error::usage(what).mend(format!("nothing was changed; edit {} by hand", path.display()))
+            }
+            edit::Error::File(_) => Error::failed(what),
+        }
+    })?;
+    for warning in &report.warnings {
+        output::complain(&format!("warning: {warning}"));
+    }
+    if json {
+        let diff: Vec<&str> = report.diff.lines().collect();
+        return Ok(output::json(&json!({ "path": report.path, "diff": diff }))?);
+    }
+    for line in report.diff.lines() {
+        output::line(line)?;
+    }
+    let path = report.path.display();
+    Ok(output::line(&format!("changed {path}; a running ringback takes it over at its next start"))?)
+}
+
+async fn switch(client: &Client, name: &str, how: &str, json: bool) -> Result<(), Error> {
+    let path = format!("/api/webhooks/{}/{how}", percent_encoded(name));
+    let answer = client.call(Method::POST, &path, None).await?;
+    if json {
+        return Ok(output::json(&answer)?);
+    }
+    let text = match answer["dead"].as_u64() {
+        None => format!("{name}: enabled"),
+        Some(0) => format!("{name}: disabled"),
+        Some(dead) => format!(
+            "{name}: disabled; {dead} pending ended dead, `ringback deliveries replay --dead` brings them back"
+        ),
+    };
+    Ok(output::line(&text)?)
 }
 
 async fn list(client: &Client, json: bool) -> Result<(), Error> {

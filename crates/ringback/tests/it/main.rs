@@ -7,7 +7,11 @@ mod cli;
 mod crash;
 mod deliver;
 mod end_to_end;
+mod events;
+mod guard;
+mod hostile;
 mod inbound;
+mod operator;
 mod transcript;
 
 use std::path::Path;
