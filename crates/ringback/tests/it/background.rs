@@ -231,10 +231,12 @@ async fn a_fork_in_the_middle_of_the_users_turn_may_not_ping_but_critically() {
     let daemon = world.up().await;
     let busy = world.agents.claude(world.home(), &world.main_model, "Go on", &["--resume", MAIN]);
     let give_up = tokio::time::Instant::now() + DEADLINE;
-    while daemon.api_get("/api/main").await.json()["busy"] != true {
+    // In the middle of its call, and the call is in the transcript: what the fork copies is then always the same.
+    while daemon.api_get(&format!("/api/sessions/{MAIN}")).await.json()["activity"] != "running" {
         assert!(tokio::time::Instant::now() < give_up, "the main session is busy");
         tokio::task::yield_now().await;
     }
+    assert_eq!(daemon.api_get("/api/main").await.json()["busy"], true);
     let id = world.inbound.start(json!({ "message": "look", "source": "ci" })).await;
     let run = ended(&daemon, &id).await;
     assert_eq!((&run["state"], &run["forked_from"]), (&json!("completed"), &json!(MAIN)), "{run}");
