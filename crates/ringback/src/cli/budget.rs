@@ -10,7 +10,7 @@ use crate::output;
 
 /// Show how many times background runs may still ping you, or set it
 ///
-/// Capacity and refill are configured in [ping_budget].
+/// Capacity and refill are the configuration's `ping_budget`.
 #[derive(clap::Args)]
 pub(crate) struct Budget {
     #[command(subcommand)]
