@@ -199,7 +199,9 @@ impl Receiver {
             let seen: Vec<String> = self
                 .requests()
                 .iter()
-                .map(|r| format!("\n  {} {} {}", r.method, r.path, r.message.text()))
+                .map(|r| {
+                    format!("\n  {:?} ago: {} {} {}", r.at.elapsed(), r.method, r.path, r.message.text())
+                })
                 .collect();
             panic!("waited {deadline:?} for {what} and saw {}:{}", seen.len(), seen.concat())
         })

@@ -23,9 +23,7 @@ async fn told(home: &Home, agent: impl FnOnce(&Home) -> Program, agent_name: &st
     let daemon = home.up(ringback()).await;
     agent(home).wait(DEADLINE).await.expect_success();
     let requests = receiver
-        .wait_until("the end of the turn", DEADLINE, |seen| {
-            seen.iter().any(|r| r.json()["reason"] == "turn_end")
-        })
+        .wait_until("the end of the turn", DEADLINE, |seen| seen.iter().any(|r| is_over(&r.json())))
         .await;
     daemon.terminate().await.expect_success();
     let mut events: Vec<_> = requests.iter().map(|r| r.json()).collect();
