@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use ringback_observe::replay::{Recording, Score, TOLERANCE, replay, score};
 
-use crate::run::root;
+use crate::run::{cargo, command, root, run, target_dir};
 
 /// Replays every recording below `fixtures/` and prints how well what the observer shows agrees with what the agent
 /// did: per recording, and per agent weighted by time. Fails when a recording shows the activities out of order.
@@ -38,6 +38,17 @@ pub(crate) fn accuracy() -> Result<()> {
         bail!("activities are shown out of order in {}", out_of_order.join(", "));
     }
     Ok(())
+}
+
+/// Builds the program and the measurement for release, and runs it.
+pub(crate) fn isolation(rounds: u32, events: u32) -> Result<()> {
+    run(&mut cargo(&["build", "--release", "--locked", "-p", "ringback", "-p", "ringback-bench"]))?;
+    let built = target_dir().join("release");
+    let binary = built.join("ringback");
+    let (rounds, events) = (rounds.to_string(), events.to_string());
+    let mut bench =
+        command(built.join("ringback-bench"), &["isolation", "--rounds", &rounds, "--events", &events]);
+    run(bench.arg("--binary").arg(binary))
 }
 
 fn score_of(case: &Path) -> Result<(Score, usize)> {

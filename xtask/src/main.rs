@@ -6,6 +6,8 @@
 
 mod agents;
 mod bench;
+mod contract;
+mod crash;
 mod docs;
 mod fuzz;
 mod judges;
@@ -43,6 +45,14 @@ enum Verb {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Kills the daemon under load, again and again, and counts what was lost and what came twice
+    Crash {
+        /// How many kills
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
+    /// Checks that every promise of the outgoing half names tests that are there
+    Contract,
     /// Builds the API documentation, with broken links denied
     Docs,
 }
@@ -51,13 +61,25 @@ enum Verb {
 enum Bench {
     /// How often the shown activity is the true one, on the recorded sessions in `fixtures/`
     Accuracy,
+    /// What dead endpoints cost the healthy ones beside them, with the program built for release
+    Isolation {
+        /// How often the load with dead endpoints and the one without take turns
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Events of one round
+        #[arg(long, default_value_t = 3000)]
+        events: u32,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().verb {
         Verb::Test { only } => test::run(&only),
         Verb::Bench { what: Bench::Accuracy } => bench::accuracy(),
+        Verb::Bench { what: Bench::Isolation { rounds, events } } => bench::isolation(rounds, events),
         Verb::Fuzz { seconds } => fuzz::run(std::time::Duration::from_secs(seconds)),
+        Verb::Crash { rounds } => crash::run(rounds),
+        Verb::Contract => contract::run(),
         Verb::Docs => docs::run(),
     }
 }

@@ -4,6 +4,7 @@
 //! Nothing sleeps in a slot: a delivery that has to wait goes back to the store with its due time. A slot is held
 //! until the outcome is committed, so that a crash repeats at most `concurrency` attempts.
 
+mod dress;
 mod hand;
 mod patience;
 #[cfg(test)]
@@ -19,22 +20,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use ringback_model::delivery::{self, DeliveryState, Failure, MAX_RETRY_AFTER, Next, Outcome, Reply};
-use ringback_model::{Attempt, DeliveryId, Endpoint, EndpointName, EventId, Pace, Timestamp};
+use ringback_model::{Attempt, DeliveryId, Endpoint, EndpointName, EventId, Format, Pace, Timestamp};
 use ringback_store::{Claim, Ending, EndpointStatus, Settled, Store, Turn};
 use ringback_webhook::client::Client;
 use ringback_webhook::request::Post;
-use ringback_webhook::sign::Key;
 use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use self::dress::Dress;
 use self::hand::Hand;
 pub use self::patience::Patience;
 use self::patience::Vigil;
 use crate::feed::Feed;
 use crate::lane::{Carrier, Lane};
+use crate::notify::not_sent;
 
 /// A claim holds until it is settled or given back. It has no other end: the clock may jump and the machine may sleep
 /// while an attempt is under way, and one process holds the lock.
@@ -108,12 +110,6 @@ struct Work {
     paused_until: Option<Timestamp>,
 }
 
-/// What every request of an endpoint carries.
-struct Dress {
-    keys: Vec<Key>,
-    headers: HeaderMap,
-}
-
 /// What a flight leaves behind for its loop.
 #[derive(Default)]
 struct Landed {
@@ -128,7 +124,8 @@ struct Landed {
 }
 
 impl<W: Wire> Deliverer<W> {
-    /// Runs until `stop` turns true; then lets attempts in flight end and gives back what it has claimed.
+    /// Runs until `stop` turns true or the lane is retired; then gives back what it has claimed and lets attempts in
+    /// flight end: all of them after a retirement, within the grace period after a stop.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let this = Arc::new(self);
         let endpoint = &this.lane.endpoint;
@@ -146,7 +143,7 @@ impl<W: Wire> Deliverer<W> {
         };
         let mut stops = this.lane.stops();
 
-        while !*stop.borrow() {
+        while !*stop.borrow() && !this.lane.is_retired() {
             let now = (this.now)();
             // The bound is for a clock that went back meanwhile.
             let latest = now.plus(MAX_RETRY_AFTER);
@@ -173,6 +170,7 @@ impl<W: Wire> Deliverer<W> {
                         this.land(landed, &mut work).await;
                     }
                 }
+                () = this.lane.retirement() => {}
                 () = this.lane.wake.notified() => {}
                 () = this.sleep_until(again_at), if again_at.is_some() => {}
             }
@@ -182,14 +180,23 @@ impl<W: Wire> Deliverer<W> {
         let ended = async {
             while let Some(landed) = work.flights.join_next_with_id().await {
                 this.land(landed, &mut work).await;
+                // Whoever has the entry now may have to try again what ended here.
+                this.lane.wake.notify_one();
             }
         };
-        if tokio::time::timeout(GRACE, ended).await.is_err() {
-            tracing::info!(endpoint = %this.lane.endpoint.name, "attempts cut off at the end of the grace period");
-            work.flights.shutdown().await;
-            this.release(work.hand.abandon()).await;
+        let cut_off = async {
+            let _ = stop.wait_for(|stop| *stop).await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            () = ended => {}
+            () = cut_off => {
+                tracing::info!(endpoint = %this.lane.endpoint.name, "attempts cut off at the end of the grace period");
+                work.flights.shutdown().await;
+                this.release(work.hand.abandon()).await;
+            }
         }
-        if let Some(vigil) = &mut work.vigil {
+        if let Some(vigil) = work.vigil.as_mut().filter(|_| !this.lane.is_retired()) {
             vigil.save().await;
         }
     }
@@ -223,7 +230,7 @@ impl<W: Wire> Deliverer<W> {
         }
         let closed = self.store.close_pending(name, Ending::Dead, (self.now)()).await;
         closed.map(|_| ()).inspect_err(|error| {
-            tracing::warn!(endpoint = %name, %error, "cannot end its pending deliveries");
+            tracing::debug!(endpoint = %name, %error, "cannot end its pending deliveries");
         })
     }
 
@@ -245,7 +252,7 @@ impl<W: Wire> Deliverer<W> {
                     }
                     Ok(turn) => work.hand.add(turn.claims),
                     Err(error) => {
-                        tracing::warn!(endpoint = %self.lane.endpoint.name, %error, "cannot claim deliveries");
+                        tracing::debug!(endpoint = %self.lane.endpoint.name, %error, "cannot claim deliveries");
                         return Some(now.plus(STORE_PAUSE));
                     }
                 }
@@ -301,6 +308,12 @@ impl<W: Wire> Deliverer<W> {
         };
         let disable = matches!(outcome, Outcome::Disable).then(|| match attempt.status {
             Some(410) => "the receiver answered 410 Gone".to_owned(),
+            Some(status @ 400..) if endpoint.format != Format::Json => {
+                format!(
+                    "the receiver answered {status}: {}",
+                    attempt.excerpt.chars().take(100).collect::<String>()
+                )
+            }
             _ => "the receiver answered webhook-delivery: disable".to_owned(),
         });
         if let (DeliveryState::Failed | DeliveryState::Dead, Some(mourner)) = (next.state, &self.mourner) {
@@ -315,18 +328,27 @@ impl<W: Wire> Deliverer<W> {
         let endpoint = &self.lane.endpoint;
         match &self.lane.carrier {
             Carrier::Webhook => {
+                let told = dress.destination.as_ref().and_then(|to| Some((to, to.tell(&claim.body)?)));
+                let Some((destination, request)) = told else {
+                    return Ok(not_sent("the journaled body is no event that this format can show"));
+                };
                 let post = Post {
                     keys: &dress.keys,
                     event_id: claim.delivery.event_id,
                     kind: claim.kind,
-                    body: &claim.body,
+                    body: &request.body,
                     attempt: number,
                     at,
                 };
                 let mut headers = post.headers();
+                request.dress(&mut headers);
                 headers.extend(dress.headers.clone());
-                let body = claim.body.clone();
-                self.client.post(endpoint.url.reveal(), headers, body, endpoint.timeout, at).await
+                let reply = self.client.post(&request.url, headers, request.body, endpoint.timeout, at).await;
+                reply.map(|mut answer| {
+                    let words = answer.excerpt.clone();
+                    destination.read(&mut answer, words.as_bytes());
+                    answer
+                })
             }
             Carrier::Notifier(outlet) => {
                 outlet.send(&claim.body, claim.delivery.event_id.0, endpoint.timeout, at).await
@@ -341,7 +363,7 @@ impl<W: Wire> Deliverer<W> {
             match self.store.settle(vec![settled.clone()]).await {
                 Ok(()) | Err(ringback_store::Error::Closed) => return,
                 Err(error) => {
-                    tracing::warn!(endpoint = %self.lane.endpoint.name, %error, "cannot write an outcome down");
+                    tracing::debug!(endpoint = %self.lane.endpoint.name, %error, "cannot write an outcome down");
                     tokio::time::sleep(STORE_PAUSE).await;
                 }
             }
@@ -374,8 +396,10 @@ impl<W: Wire> Deliverer<W> {
                 vigil.reset().await;
             }
         }
+        // What an answer says of an entry that is another one by now counts no more.
         if let Some(reason) = disable
             && !self.lane.is_disabled()
+            && !self.lane.is_retired()
         {
             self.disable(reason).await;
         }
@@ -471,16 +495,4 @@ fn jitter(endpoint: &EndpointName, event: EventId, number: u32) -> f64 {
     (endpoint, event, number).hash(&mut hasher);
     let high = u32::try_from(hasher.finish() >> 32).unwrap_or(0);
     f64::from(high) / f64::from(u32::MAX) * 2.0 - 1.0
-}
-
-impl Dress {
-    fn of(endpoint: &Endpoint) -> Dress {
-        let headers = endpoint.headers.iter().filter_map(|(name, value)| {
-            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-            let mut value = HeaderValue::from_str(value.reveal()).ok()?;
-            value.set_sensitive(true);
-            Some((name, value))
-        });
-        Dress { keys: Key::all(&endpoint.secrets), headers: headers.collect() }
-    }
 }

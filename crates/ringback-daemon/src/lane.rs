@@ -1,13 +1,15 @@
-//! What the two ends of an endpoint's queue share: the recorder that fills it and the deliverer that empties it.
+//! What the two ends of an endpoint's queue share: the recorder that fills it and the deliverer that empties it; and
+//! which endpoints there are at this moment.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ringback_model::{Endpoint, EndpointName, Event, Format, Secret};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 
 use crate::notify::Outlet;
 
@@ -20,15 +22,21 @@ pub struct Lane {
     pub carrier: Carrier,
     /// The entry in one word, to notice that the operator edited it. Opens nothing.
     pub fingerprint: String,
-    /// Something was queued; the deliverer looks at the store. Losing one costs latency, never an event.
-    pub wake: Notify,
+    /// Something was queued; the deliverer looks at the store. Losing one costs latency, never an event. The lane
+    /// that follows this one after an edit of its entry has the same.
+    pub wake: Arc<Notify>,
     /// The receiver said that it wants nothing more, or the operator did.
     disabled: AtomicBool,
     /// Held while the queue is stopped, emptied or reopened: one of these at a time, and whole.
     pub switching: Mutex<()>,
     /// How often the queue was stopped: what was claimed before the last time may be dead.
     stops: AtomicU64,
+    /// The entry is gone or another one by now: attempts on the wire end as they began, no other begins.
+    retired: watch::Sender<bool>,
 }
+
+/// The notifiers' lanes by name; they stay as they are from start to stop.
+pub type Outlets = Arc<HashMap<EndpointName, Arc<Lane>>>;
 
 /// What takes a delivery to its receiver.
 #[derive(Debug)]
@@ -39,8 +47,88 @@ pub enum Carrier {
     Notifier(Outlet),
 }
 
-/// All endpoints by name. Cheap to clone.
-pub type Lanes = Arc<HashMap<EndpointName, Arc<Lane>>>;
+/// The endpoints of one moment, in the order of the configuration.
+#[derive(Debug, Default)]
+pub struct Table {
+    lanes: Vec<Arc<Lane>>,
+    places: HashMap<EndpointName, usize>,
+}
+
+/// The endpoints as they are now. Cheap to clone; an edit of the configuration replaces the table as a whole.
+#[derive(Clone, Debug, Default)]
+pub struct Lanes(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    table: std::sync::RwLock<Arc<Table>>,
+    /// Read-held by whoever queues, so that nothing is queued at an endpoint that went away meanwhile.
+    queueing: RwLock<()>,
+}
+
+/// The endpoints, which stay as they are until this is dropped.
+#[derive(Debug)]
+pub struct Held<'a> {
+    table: Arc<Table>,
+    _queueing: RwLockReadGuard<'a, ()>,
+}
+
+/// Nobody queues anything until this is dropped.
+#[derive(Debug)]
+pub struct Switching<'a> {
+    lanes: &'a Lanes,
+    _alone: RwLockWriteGuard<'a, ()>,
+}
+
+impl Table {
+    /// A table of these; names are unique.
+    pub fn new(lanes: Vec<Arc<Lane>>) -> Table {
+        let places = lanes.iter().enumerate().map(|(place, lane)| (lane.endpoint.name.clone(), place));
+        Table { places: places.collect(), lanes }
+    }
+
+    /// The lane of an endpoint.
+    pub fn get(&self, name: &EndpointName) -> Option<&Arc<Lane>> {
+        self.lanes.get(*self.places.get(name)?)
+    }
+
+    /// All of them, in the order of the configuration.
+    pub fn iter(&self) -> std::slice::Iter<'_, Arc<Lane>> {
+        self.lanes.iter()
+    }
+}
+
+impl Lanes {
+    /// The endpoints at this moment; they may be others a moment later.
+    pub fn now(&self) -> Arc<Table> {
+        Arc::clone(&self.0.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The endpoints, to queue something there. Not to be asked for twice by one task.
+    pub async fn hold(&self) -> Held<'_> {
+        let queueing = self.0.queueing.read().await;
+        Held { table: self.now(), _queueing: queueing }
+    }
+
+    /// Waits until nobody queues anything, to replace the table.
+    pub async fn switch(&self) -> Switching<'_> {
+        Switching { _alone: self.0.queueing.write().await, lanes: self }
+    }
+}
+
+impl Deref for Held<'_> {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        &self.table
+    }
+}
+
+impl Switching<'_> {
+    /// Puts a table in the place of the present one, and lets the others go on.
+    pub fn to(self, table: Table) {
+        *self.lanes.0.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    }
+}
 
 impl Lane {
     /// A lane for an endpoint. `key` makes the fingerprint worthless to whoever reads the store without it.
@@ -87,16 +175,45 @@ impl Lane {
             endpoint,
             carrier,
             fingerprint,
-            wake: Notify::new(),
+            wake: Arc::default(),
             disabled: AtomicBool::new(false),
             switching: Mutex::new(()),
             stops: AtomicU64::new(0),
+            retired: watch::Sender::new(false),
         }
+    }
+
+    /// This lane in the place of another one of the same name: who ends an attempt there wakes the loop here.
+    pub fn after(mut self, other: &Lane) -> Self {
+        self.wake = Arc::clone(&other.wake);
+        self
     }
 
     /// Whether an event is queued here.
     pub fn accepts(&self, event: &Event) -> bool {
-        matches!(self.carrier, Carrier::Webhook) && !self.is_disabled() && self.endpoint.wants(event)
+        matches!(self.carrier, Carrier::Webhook) && self.is_open() && self.endpoint.wants(event)
+    }
+
+    /// Whether anything is queued here.
+    pub fn is_open(&self) -> bool {
+        self.endpoint.enabled && !self.is_disabled()
+    }
+
+    /// Takes the lane out of use, for good.
+    pub fn retire(&self) {
+        self.stops.fetch_add(1, Ordering::SeqCst);
+        self.retired.send_replace(true);
+    }
+
+    /// Whether it is out of use.
+    pub fn is_retired(&self) -> bool {
+        *self.retired.borrow()
+    }
+
+    /// Resolves once it is out of use.
+    pub async fn retirement(&self) {
+        // The sender is a field of ours: it cannot be gone.
+        let _ = self.retired.subscribe().wait_for(|retired| *retired).await;
     }
 
     /// Whether the receiver or the operator disabled it.

@@ -10,8 +10,12 @@
 pub mod supervise;
 
 pub mod record;
+pub mod storage;
 
 pub mod lane;
+
+pub mod endpoints;
+mod follow;
 
 pub mod deliver;
 
@@ -30,7 +34,10 @@ mod http;
 
 pub mod client;
 
+pub mod doctor;
+
 pub mod clock;
 pub mod config;
 pub mod env;
+mod filesystem;
 pub mod state_dir;

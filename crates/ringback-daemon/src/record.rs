@@ -1,33 +1,34 @@
 //! The recorder: from what the observer sees to what the store keeps, state and event in one transaction.
 //!
 //! One task applies the transition rules in the observer's order. What the store cannot take now waits here,
-//! bounded, and nothing is sent before it is journaled.
+//! bounded, and nothing is sent before it is journaled. A store that fails holds nobody up: observing goes on.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use ringback_model::event::{ApiLinks, EventKind};
 use ringback_model::transition::{self, Change, Sighting};
 use ringback_model::{About, Event, EventId, SessionId, SessionState, Timestamp};
 use ringback_observe::{Seen, Sighted, Snapshot};
 use ringback_store::{Entry, Store, Told};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::clock;
 use crate::feed::Feed;
 use crate::lane::Lanes;
 use crate::run::RunSessions;
+use crate::storage::{self, Health};
 use crate::view::{Shown, View};
 
 /// Entries kept while the store fails; beyond that the oldest go, counted.
 const MAX_WAITING: usize = 10_000;
 /// Entries of one transaction.
 const AT_ONCE: usize = 512;
-const STORE_PAUSE: Duration = Duration::from_secs(1);
-const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The recorder's parts.
 pub struct Recorder {
@@ -62,12 +63,21 @@ pub struct Origin {
     pub api: Option<String>,
 }
 
-/// What the store has not taken yet.
+/// What the store has not taken yet, oldest first.
 #[derive(Default)]
 struct Backlog {
+    /// Behind what is being written.
     waiting: VecDeque<Waiting>,
-    /// When the failing store was last complained about.
-    warned_at: Option<Timestamp>,
+    /// The write under way, and how many entries it carries.
+    writing: Option<(usize, BoxFuture<'static, Written>)>,
+    /// The store failed: not before this is it asked again.
+    again_at: Option<Instant>,
+}
+
+/// The entries of one write, and whether they are journaled.
+struct Written {
+    entries: Vec<Waiting>,
+    result: Result<(), ringback_store::Error>,
 }
 
 /// An entry on its way to the store.
@@ -77,49 +87,39 @@ struct Waiting {
     transition: Option<bytes::Bytes>,
 }
 
-/// How the store does, for `/readyz` and the metrics.
-#[derive(Debug, Default)]
-pub struct Health {
-    /// Why the store cannot be written; `None` = it can.
-    pub failing: std::sync::Mutex<Option<String>>,
-    /// Events lost because the store failed for too long.
-    pub lost: AtomicU64,
-}
-
-impl Health {
-    /// Why the store cannot be written; `None` = it can.
-    pub fn problem(&self) -> Option<String> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, problem: Option<String>) {
-        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = problem;
-    }
-}
-
 impl Recorder {
     /// Runs until the observer hangs up, or until `stop` turns true.
     pub async fn run(mut self, mut seen: mpsc::Receiver<Vec<Seen>>, mut stop: watch::Receiver<bool>) {
         let mut backlog = Backlog::default();
         while !*stop.borrow() {
+            let again_at = backlog.again_at;
             tokio::select! {
                 batch = seen.recv() => {
                     let Some(batch) = batch else { break };
                     self.take_in(batch, &mut backlog).await;
-                    // Whatever else has come shares the transaction.
-                    while backlog.waiting.len() < AT_ONCE && let Ok(batch) = seen.try_recv() {
-                        self.take_in(batch, &mut backlog).await;
-                    }
                 }
-                () = tokio::time::sleep(STORE_PAUSE), if !backlog.waiting.is_empty() => {}
+                written = backlog.written() => self.land(written, &mut backlog),
+                () = sleep_until(again_at), if again_at.is_some() => backlog.again_at = None,
                 _ = stop.changed() => {}
             }
-            self.write(&mut backlog).await;
+            self.write(&mut backlog);
         }
         while let Ok(batch) = seen.try_recv() {
             self.take_in(batch, &mut backlog).await;
         }
-        self.write(&mut backlog).await;
+        // One last try, whatever the store said before.
+        backlog.again_at = None;
+        while backlog.again_at.is_none() && backlog.len() > 0 {
+            self.write(&mut backlog);
+            let written = backlog.written().await;
+            self.land(written, &mut backlog);
+        }
+        if backlog.len() > 0 {
+            tracing::error!(
+                lost = backlog.len(),
+                "the store failed to the end; what waited in memory is lost"
+            );
+        }
     }
 
     async fn take_in(&mut self, batch: Vec<Seen>, backlog: &mut Backlog) {
@@ -127,22 +127,32 @@ impl Recorder {
             let snapshot = match seen {
                 Seen::Sighting(sighted) => {
                     if let Some(entry) = self.step(&sighted, clock::now()) {
-                        if backlog.waiting.len() == MAX_WAITING {
-                            backlog.waiting.pop_front();
-                            self.health.lost.fetch_add(1, Ordering::Relaxed);
-                        }
                         backlog.waiting.push_back(entry);
+                        self.make_room(backlog);
                     }
                     sighted.snapshot
                 }
                 Seen::About(snapshot) => snapshot,
             };
             self.view.put(shown(snapshot));
-            // One read of a busy file can hold more than may ever wait; only a store that fails makes it wait.
-            if !backlog.waiting.is_empty() && backlog.waiting.len().is_multiple_of(AT_ONCE) {
-                self.write(backlog).await;
+            // A store that works is waited for: one read of a busy file can hold more than may ever wait.
+            while backlog.waiting.len() >= AT_ONCE && backlog.again_at.is_none() {
+                self.write(backlog);
+                let written = backlog.written().await;
+                self.land(written, backlog);
             }
         }
+    }
+
+    /// Lets the oldest go where too many wait.
+    fn make_room(&self, backlog: &mut Backlog) {
+        while backlog.len() > MAX_WAITING
+            && let Some(gone) = backlog.waiting.pop_front()
+        {
+            // A state alone is no loss: the session's next one replaces it.
+            self.health.lost.fetch_add(u64::from(gone.entry.told.is_some()), Ordering::Relaxed);
+        }
+        self.health.waiting.store(backlog.len() as u64, Ordering::Relaxed);
     }
 
     /// One sighting: the entry to store, if it changes anything that is stored.
@@ -160,7 +170,7 @@ impl Recorder {
         let told = change.map(|change| self.told(&seen.snapshot.about, change, now));
         let transition = told.as_ref().map(|told| told.body.clone());
         // Without an endpoint to tell, the interfaces hear of the change and the disk does not.
-        let told = told.filter(|_| self.lanes.values().any(|lane| lane.endpoint.enabled));
+        let told = told.filter(|_| self.lanes.now().iter().any(|lane| lane.endpoint.enabled));
         self.states.insert(id.clone(), next.clone());
         Some(Waiting { entry: Entry { state: Some(next), told }, transition })
     }
@@ -197,42 +207,76 @@ impl Recorder {
             run_id: run.as_ref().map(|(id, _)| id.0),
             source: run.map(|(_, source)| source),
         };
-        let lanes = self.lanes.values().filter(|lane| lane.accepts(&event));
+        let lanes = self.lanes.now();
+        let lanes = lanes.iter().filter(|lane| lane.accepts(&event));
         let endpoints = lanes.map(|lane| lane.endpoint.name.clone()).collect();
         let body = body_of(&event);
         Told { event, body, endpoints, at: now }
     }
 
-    /// Journals what waits; on success wakes the endpoints and tells the interfaces.
-    async fn write(&mut self, backlog: &mut Backlog) {
-        let Backlog { waiting, warned_at } = backlog;
-        if waiting.is_empty() {
+    /// Begins to journal what waits, unless a write is under way or the store has to rest.
+    fn write(&self, backlog: &mut Backlog) {
+        if backlog.writing.is_some() || backlog.again_at.is_some() || backlog.waiting.is_empty() {
             return;
         }
-        let entries: Vec<Entry> = waiting.iter().map(|w| w.entry.clone()).collect();
-        match self.store.record(entries).await {
-            Ok(_) => {
-                self.health.set(None);
-                for written in waiting.drain(..) {
+        let some = backlog.waiting.len().min(AT_ONCE);
+        let mut entries: Vec<Waiting> = backlog.waiting.drain(..some).collect();
+        let (store, lanes, feed) = (Arc::clone(&self.store), self.lanes.clone(), self.feed.clone());
+        let write = async move {
+            let lanes = lanes.hold().await;
+            for told in entries.iter_mut().filter_map(|w| w.entry.told.as_mut()) {
+                // It may have waited for long, and an endpoint have gone away meanwhile.
+                told.endpoints.retain(|name| lanes.get(name).is_some_and(|lane| lane.is_open()));
+            }
+            let result = store.record(entries.iter().map(|w| w.entry.clone()).collect()).await.map(|_| ());
+            if result.is_ok() {
+                for written in &entries {
                     for name in written.entry.told.iter().flat_map(|told| &told.endpoints) {
-                        if let Some(lane) = self.lanes.get(name) {
+                        if let Some(lane) = lanes.get(name) {
                             lane.wake.notify_one();
                         }
                     }
-                    if let Some(transition) = written.transition {
-                        self.feed.push("transition", String::from_utf8_lossy(&transition).into_owned());
+                    if let Some(transition) = &written.transition {
+                        feed.push("transition", String::from_utf8_lossy(transition).into_owned());
                     }
                 }
             }
-            Err(error) => {
-                let now = clock::now();
-                if warned_at.is_none_or(|at| now.since(at) >= WARN_EVERY) {
-                    *warned_at = Some(now);
-                    tracing::warn!(%error, waiting = waiting.len(), "the store cannot be written; events wait in memory");
-                }
-                self.health.set(Some(error.to_string()));
+            Written { entries, result }
+        };
+        backlog.writing = Some((some, Box::pin(write)));
+    }
+
+    /// Takes back what was not journaled.
+    fn land(&self, written: Written, backlog: &mut Backlog) {
+        backlog.writing = None;
+        if let Err(error) = written.result {
+            tracing::debug!(%error, waiting = backlog.len(), "events cannot be journaled");
+            backlog.again_at = Some(Instant::now() + storage::PAUSE);
+            for entry in written.entries.into_iter().rev() {
+                backlog.waiting.push_front(entry);
             }
         }
+        self.make_room(backlog);
+    }
+}
+
+impl Backlog {
+    fn len(&self) -> usize {
+        self.waiting.len() + self.writing.as_ref().map_or(0, |(entries, _)| *entries)
+    }
+
+    /// Waits for the write under way; for ever when there is none.
+    async fn written(&mut self) -> Written {
+        match &mut self.writing {
+            Some((_, write)) => write.await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at).await;
     }
 }
 

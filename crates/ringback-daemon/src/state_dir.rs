@@ -13,6 +13,7 @@ use ringback_model::{Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
+use crate::filesystem;
 
 const TOKEN: &str = "api-token";
 /// Empty; there while the token is one that was derived from a passphrase.
@@ -108,7 +109,7 @@ impl StateDir {
         if meta.uid() != nix::unistd::geteuid().as_raw() {
             return Err(unfit("belongs to another user"));
         }
-        if is_on_network(path) {
+        if filesystem::remote(path).is_some_and(|remote| remote.is_network()) {
             return Err(unfit("is on a network file system, where locks and the journal are not safe"));
         }
         if meta.mode() & 0o077 != 0 {
@@ -125,6 +126,11 @@ impl StateDir {
     /// Where the output of runs is kept, one directory each.
     pub fn runs(&self) -> PathBuf {
         self.path.join("runs")
+    }
+
+    /// Where the worktrees of isolated runs are.
+    pub fn worktrees(&self) -> PathBuf {
+        self.path.join("worktrees")
     }
 
     /// The journal's file.
@@ -282,25 +288,6 @@ fn read_holder(mut file: &File) -> Option<Holder> {
     file.rewind().ok()?;
     file.read_to_string(&mut text).ok()?;
     serde_json::from_str(&text).ok()
-}
-
-#[cfg(target_os = "linux")]
-fn is_on_network(path: &Path) -> bool {
-    use nix::sys::statfs;
-    const CIFS: i64 = 0xff53_4d42;
-    const SMB2: i64 = 0xfe53_4d42;
-    const NINE_P: i64 = 0x0102_1997;
-    let Ok(fs) = statfs::statfs(path) else { return false };
-    #[allow(clippy::unnecessary_cast, reason = "the width of the type depends on the platform")]
-    let kind = fs.filesystem_type().0 as i64;
-    #[allow(clippy::unnecessary_cast, reason = "the width of the type depends on the platform")]
-    let nfs = statfs::NFS_SUPER_MAGIC.0 as i64;
-    [nfs, CIFS, SMB2, NINE_P].contains(&kind)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_on_network(_path: &Path) -> bool {
-    false
 }
 
 #[cfg(test)]

@@ -1,37 +1,41 @@
 //! The daemon's life: open, start each part once, run, stop in order.
 //!
-//! Parts and what their end means: the observer thread, the recorder, one deliverer per endpoint, the API server,
-//! the pruner. Each ends when it is told to stop; one that ends by itself is a bug and ends the daemon.
+//! Parts and what their end means: the observer thread, the recorder, the endpoints with their deliverers, the
+//! follower of the configuration, the API server, the tools' server, the dispatcher, the notifiers, the pruner. Each ends when it is told to stop; one that ends by itself is a bug and ends the daemon.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringback_model::prompt::Reach;
 use ringback_model::{Agent, EndpointName, Secret};
-use ringback_store::{Ending, Ledger, MemoryStore, Prune, SqliteStore, Store};
+use ringback_observe::Seen;
+use ringback_store::{Ledger, MemoryStore, Prune, SqliteStore, Store};
 use ringback_webhook::client::Client;
 use ringback_webhook::guard::Policy;
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::clock;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, Notify, Source};
 use crate::deliver::{Deliverer, Mourner, Patience};
+use crate::endpoints::{self, Endpoints};
 use crate::env::Env;
 use crate::feed::Feed;
+use crate::follow::Follower;
 use crate::hook::Hooks;
 use crate::http;
-use crate::lane::{Lane, Lanes};
+use crate::lane::{Lane, Lanes, Outlets};
 use crate::mcp::{self, Tokens};
 use crate::notify::Outlet;
-use crate::record::{Health, Origin, Recorder};
+use crate::record::{Origin, Recorder};
 use crate::run::{self, Dispatcher, Runs};
 use crate::state_dir::{self, Holder, Lock, StateDir};
+use crate::storage::Health;
 use crate::view::View;
 
 /// First and last port tried where the user named none.
@@ -107,47 +111,31 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Opens the state, binds what is configured, starts every part.
+    /// Opens the state, binds what is configured, starts every part. With a `source`, edits of the configuration are
+    /// followed.
     ///
     /// # Errors
     /// Another daemon runs, the journal cannot be opened, a port is taken. Nothing is left running.
-    pub async fn start(config: Config, env: &Env, state: &Path) -> Result<Daemon, Error> {
-        let state = StateDir::open(state)?;
-        let mut lock = state.lock()?;
-        let salt = match &config.salt {
-            Some(salt) => salt.clone(),
-            None => state.salt()?,
-        };
-        let token = Arc::new(token(&state, config.passphrase.clone(), salt.clone()).await?);
-        let database = SqliteStore::open(&state.database())
-            .map_err(|error| Error::Store { path: state.database(), error })?;
-        let database = Arc::new(database);
-        let ledger: Arc<dyn Ledger> = Arc::<SqliteStore>::clone(&database);
-        let patience = Patience { disable_after: config.delivery.disable_after, ledger: Arc::clone(&ledger) };
-        let durable: Arc<dyn Store> = database;
-        // Names and the like are on disk in both modes; events, deliveries and states only where it is asked for.
-        let journal: Arc<dyn Store> =
-            if config.delivery.durable { Arc::clone(&durable) } else { Arc::new(MemoryStore::new()) };
-        let listener = bind(&config.listen).await?;
-        let hook_listener = bind_hooks(&config.inbound).await?;
-        let address = listener.as_ref().and_then(|l| l.local_addr().ok());
-        let api = address.map(shown_api);
-        lock.announce(&Holder { pid: std::process::id(), api: api.clone(), started_at: Some(clock::now()) })?;
+    pub async fn start(
+        config: Config,
+        source: Option<Source>,
+        env: &Env,
+        state: &Path,
+    ) -> Result<Daemon, Error> {
+        let config = Arc::new(config);
+        let mut opened = Opened::open(&config, state).await?;
+        let sockets = Sockets::bind(&config).await?;
+        let api = sockets.api.as_ref().and_then(|l| l.local_addr().ok()).map(shown_api);
+        let started_at = Some(clock::now());
+        opened.lock.announce(&Holder { pid: std::process::id(), api: api.clone(), started_at })?;
 
-        let store_error = |error| Error::Store { path: state.database(), error };
-        let states = journal.sessions().await.map_err(store_error)?;
+        let store_error = |error| Error::Store { path: opened.state.database(), error };
+        let states = opened.journal.sessions().await.map_err(store_error)?;
         let view = View::default();
-        for (id, name) in durable.names().await.map_err(store_error)? {
+        for (id, name) in opened.durable.names().await.map_err(store_error)? {
             view.name(&id, Some(name));
         }
-        let lanes = open_lanes(&config, &*journal, &*durable, &token).await.map_err(store_error)?;
-
-        let feed = Feed::default();
-        let health = Arc::new(Health::default());
-        let origin = Origin { host: hostname(), api: api.clone() };
         let (stop, stopping) = watch::channel(false);
-        let (scanned, first_scan) = watch::channel(false);
-        let (sightings, seen) = mpsc::channel(SIGHTINGS);
         let mut lines = vec![match &config.path {
             Some(path) => format!("config     {}", path.display()),
             None => "config     none; defaults are in force".to_owned(),
@@ -156,93 +144,98 @@ impl Daemon {
 
         lines.extend(observed(&config));
         let observer = ringback_observe::watch::Handle::new();
-        let watched = observer_of(&config);
-        let handle = observer.clone();
-        let watching = move || {
-            let processes = Box::new(ringback_observe::ProcFs);
-            let core = ringback_observe::Observer::new(watched, processes, clock::now());
-            ringback_observe::watch::run(core, &handle, clock::now, |batch| {
-                let is_heard = batch.is_empty() || sightings.blocking_send(batch).is_ok();
-                scanned.send_replace(true);
-                if is_heard { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
-        };
-        std::thread::Builder::new().name("observer".to_owned()).spawn(watching).map_err(Error::Thread)?;
+        let (seen, first_scan) = observe(&config, &observer)?;
 
+        let feed = Feed::default();
+        let own_ports = sockets.ports();
+        let policy = Policy { network: config.delivery.network, own_ports, ..Policy::default() };
+        let client = Client::new()?;
+        let client = match &config.delivery.proxies {
+            Some(proxies) => client.through(proxies.clone())?,
+            None => client,
+        };
+        let client = client.under(policy.clone())?;
+        let outlets = open_outlets(&config, &client, &opened.ledger).await?;
         let tokens = Tokens::default();
-        // On a listener of its own: runs reach their tools whether or not, and wherever, the API listens.
-        let mcp_listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-        let mcp_listener = mcp_listener
-            .map_err(|e| Error::Listen { address: "127.0.0.1".to_owned(), why: e.kind().to_string() })?;
-        let mcp_url = mcp_listener.local_addr().ok().map(|a| format!("http://{a}/mcp"));
-        let listeners = [listener.as_ref(), hook_listener.as_ref(), Some(&mcp_listener)];
-        let own_ports = listeners.into_iter().flatten().filter_map(|l| Some(l.local_addr().ok()?.port()));
-        let policy =
-            Policy { network: config.delivery.network, own_ports: own_ports.collect(), ..Policy::default() };
-        let client = Client::new()?.under(policy.clone())?;
-        let outlets = open_outlets(&config, &client, &ledger).await?;
         let runs = Runs::open(run::Setup {
-            ledger,
+            ledger: Arc::clone(&opened.ledger),
             config: config.runs.clone(),
             limits: config.ping_budget,
+            bounds: config.inbound.bounds.clone(),
             env: env.clone(),
             view: view.clone(),
             feed: feed.clone(),
             outlets: Arc::clone(&outlets),
-            is_console_only: config.notify.is_empty(),
+            reach: reach(&config),
             tokens: tokens.clone(),
-            mcp_url,
-            output: state.runs(),
-            denied: denied(&config, env, &state),
+            mcp_url: sockets.mcp.local_addr().ok().map(|a| format!("http://{a}/mcp")),
+            output: opened.state.runs(),
+            worktrees: opened.state.worktrees(),
+            denied: denied(&config, env, &opened.state),
             now: moment,
+            day: run::local_day,
         })
         .await
         .map_err(store_error)?;
-        let toolbox: Arc<dyn mcp::Toolbox> = Arc::new(runs.clone());
-        let tools = mcp::service(tokens, toolbox, vec!["127.0.0.1".to_owned()]);
-        let mut mcp_stop = stopping.clone();
-        tasks.spawn(named("tools", async move {
-            let served = axum::serve(mcp_listener, tools).with_graceful_shutdown(async move {
-                let _ = mcp_stop.wait_for(|stop| *stop).await;
-            });
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the tools' server failed");
-            }
-        }));
+        tasks.spawn(named("tools", serve_tools(sockets.mcp, tokens, runs.clone(), stopping.clone())));
         tasks.spawn(named("dispatcher", Dispatcher(runs.clone()).run(stopping.clone())));
-        let alive = Arc::new(run::Alive::default());
+        let messages = Messages {
+            runs: runs.clone(),
+            alive: Arc::default(),
+            store: Arc::clone(&opened.durable),
+            client: client.clone(),
+        };
         for lane in outlets.values() {
-            let (runs, alive) = (runs.clone(), Arc::clone(&alive));
-            let mourner: Mourner = Arc::new(move |id, body| {
-                let (runs, alive) = (runs.clone(), Arc::clone(&alive));
-                Box::pin(async move { runs.message_died(&alive, id, &body).await })
-            });
-            let deliverer = Deliverer {
-                lane: Arc::clone(lane),
-                store: Arc::clone(&durable),
-                client: client.clone(),
-                feed: feed.clone(),
-                mourner: Some(mourner),
-                patience: None,
-                now: clock::now,
-            };
+            let deliverer = messages.deliverer(lane, &feed);
             tasks.spawn(named("notifier", deliverer.run(stopping.clone())));
         }
-        lines.push(match config.notify.len() {
-            0 => "notify     console: no notifier is configured, messages to you appear here".to_owned(),
-            1 => "notify     1 notifier".to_owned(),
-            n => format!("notify     {n} notifiers"),
+        lines.push(match (config.notify.len(), reach(&config)) {
+            (0, Reach::DesktopOnly) => {
+                "notify     desktop: no notifier is configured, messages to you appear on this desktop"
+                    .to_owned()
+            }
+            (0, _) => "notify     console: no notifier is configured, messages to you appear here".to_owned(),
+            (1, _) => "notify     1 notifier".to_owned(),
+            (n, _) => format!("notify     {n} notifiers"),
         });
-        if let Some((listener, hooks)) = hook_listener.zip(Hooks::new(&config.inbound, runs.clone())) {
+        if let Some((listener, hooks)) = sockets.hooks.zip(Hooks::new(&config.inbound, runs.clone())) {
             let address = listener.local_addr().map(|a| a.to_string()).unwrap_or_default();
             lines.push(format!("hooks      http://{address}/hook/agent"));
             tasks.spawn(named("hooks", hooks.serve(listener, stopping.clone())));
         }
 
+        let mut endpoints = Endpoints {
+            lanes: Lanes::default(),
+            journal: Arc::clone(&opened.journal),
+            durable: Arc::clone(&opened.durable),
+            key: Arc::clone(&opened.token),
+            client,
+            policy,
+            patience: Patience {
+                disable_after: config.delivery.disable_after,
+                ledger: Arc::clone(&opened.ledger),
+            },
+            feed: feed.clone(),
+            now: clock::now,
+            stop: stopping.clone(),
+            deliverers: JoinSet::new(),
+            closing: HashMap::new(),
+        };
+        let started = endpoints.apply(&config.endpoints).await;
+        started.map_err(|error| match error {
+            endpoints::Error::Store(error) => store_error(error),
+            endpoints::Error::Client(error) => Error::Client(error),
+        })?;
+        endpoints.cancel_orphans(|name| is_outlet(&config, name)).await.map_err(store_error)?;
+        let lanes = endpoints.lanes.clone();
+        let health = Arc::new(Health::default());
+        let watching = Arc::clone(&health).watch(Arc::clone(&opened.durable), stopping.clone());
+        tasks.spawn(named("storage", watching));
+        let origin = Origin { host: hostname(), api: api.clone() };
         let recorder = Recorder {
             states: states.into_iter().map(|s| (s.session_id.clone(), s)).collect(),
-            store: Arc::clone(&journal),
-            lanes: Arc::clone(&lanes),
+            store: Arc::clone(&opened.journal),
+            lanes: lanes.clone(),
             view: view.clone(),
             feed: feed.clone(),
             health: Arc::clone(&health),
@@ -252,49 +245,40 @@ impl Daemon {
             catch_up: config.delivery.catch_up,
         };
         tasks.spawn(named("recorder", recorder.run(seen, stopping.clone())));
-
-        let mut pruned = vec![Arc::clone(&journal)];
-        if !Arc::ptr_eq(&journal, &durable) {
-            pruned.push(Arc::clone(&durable));
-        }
-        tasks.spawn(named("pruner", prune(pruned, runs.clone(), config.delivery.clone(), stopping.clone())));
-
-        let enabled = lanes.values().filter(|lane| lane.endpoint.enabled).count();
-        for lane in lanes.values().filter(|lane| lane.endpoint.enabled) {
-            let deliverer = Deliverer {
-                lane: Arc::clone(lane),
-                store: Arc::clone(&journal),
-                client: client.under(Policy { allow: lane.endpoint.allow.clone(), ..policy.clone() })?,
-                feed: feed.clone(),
-                mourner: None,
-                patience: Some(patience.clone()),
-                now: clock::now,
-            };
-            tasks.spawn(named("deliverer", deliverer.run(stopping.clone())));
-        }
-        lines.push(match enabled {
+        let pruner = prune(opened.stores(), runs.clone(), config.delivery.clone(), stopping.clone());
+        tasks.spawn(named("pruner", pruner));
+        lines.push(match config.endpoints.iter().filter(|e| e.enabled).count() {
             0 => "webhooks   none configured; nothing is delivered (ringback init writes an example)"
                 .to_owned(),
             n => format!("webhooks   {n} endpoint{}", if n == 1 { "" } else { "s" }),
         });
+        let (configs, followed) = watch::channel(Arc::clone(&config));
+        tasks.spawn(named("endpoints", endpoints.run(followed.clone())));
+        if let Some(source) = source {
+            let follower = Follower::new(source, Arc::clone(&config));
+            tasks.spawn(named("follower", follower.run(configs, stopping.clone())));
+        }
 
-        if let (Some(listener), Some(address)) = (listener, address) {
+        if let Some(listener) = sockets.api {
+            let address = listener
+                .local_addr()
+                .map_err(|e| Error::Listen { address: "the API".to_owned(), why: e.kind().to_string() })?;
             let app = http::App {
-                store: Arc::clone(&journal),
-                names: Arc::clone(&durable),
-                runs: runs.clone(),
+                store: Arc::clone(&opened.journal),
+                names: Arc::clone(&opened.durable),
+                runs,
                 view,
                 feed,
-                lanes: Arc::clone(&lanes),
-                lane_order: config.endpoints.iter().map(|e| e.name.clone()).collect(),
+                lanes,
                 health,
                 origin,
-                token: Arc::clone(&token),
-                salt: salt.into(),
+                token: Arc::clone(&opened.token),
+                salt: opened.salt.clone().into(),
                 hosts: hosts(&config, address),
                 is_loopback: address.ip().is_loopback(),
                 window: config.window,
-                settings: Arc::new(settings(&config)),
+                network: config.delivery.network,
+                config: followed,
                 first_scan: first_scan.clone(),
                 stop: stopping.clone(),
                 started_at: clock::now(),
@@ -303,25 +287,14 @@ impl Daemon {
             if !address.ip().is_loopback() {
                 tracing::warn!(%address, "the API listens beyond this machine");
             }
-            let mut stopping = stopping.clone();
-            let serve = axum::serve(listener, http::router(app)).with_graceful_shutdown(async move {
-                let _ = stopping.wait_for(|stop| *stop).await;
-            });
-            tasks.spawn(named("api", async move {
-                if let Err(error) = serve.await {
-                    tracing::error!(%error, "the API server failed");
-                }
-            }));
+            tasks.spawn(named("api", serve_api(listener, app, stopping)));
         }
         lines.push(match &api {
             Some(api) => format!("api        {api}"),
             None => "api        off".to_owned(),
         });
-
-        let mut stores = vec![journal];
-        if !Arc::ptr_eq(&stores[0], &durable) {
-            stores.push(durable);
-        }
+        let stores = opened.stores();
+        let Opened { token, lock, .. } = opened;
         Ok(Daemon { lines, api, token, first_scan, stop, observer, tasks, stores, _lock: lock })
     }
 
@@ -367,36 +340,140 @@ async fn named(name: &'static str, part: impl Future<Output = ()>) -> &'static s
     name
 }
 
-/// Opens a lane per entry, brings back what a receiver or the operator disabled, and cancels what is left of entries that went
-/// away while nothing ran.
-async fn open_lanes(
+/// What is open before anything runs.
+struct Opened {
+    state: StateDir,
+    lock: Lock,
+    token: Arc<Secret>,
+    salt: String,
+    ledger: Arc<dyn Ledger>,
+    /// On disk, in both durability modes: names and the like, and messages to the user.
+    durable: Arc<dyn Store>,
+    /// Events, deliveries and session states: on disk where it is asked for.
+    journal: Arc<dyn Store>,
+}
+
+impl Opened {
+    async fn open(config: &Config, state: &Path) -> Result<Opened, Error> {
+        let state = StateDir::open(state)?;
+        let lock = state.lock()?;
+        let salt = match &config.salt {
+            Some(salt) => salt.clone(),
+            None => state.salt()?,
+        };
+        let token = Arc::new(token(&state, config.passphrase.clone(), salt.clone()).await?);
+        let database = SqliteStore::open(&state.database())
+            .map_err(|error| Error::Store { path: state.database(), error })?;
+        let database = Arc::new(database);
+        let durable: Arc<dyn Store> = Arc::<SqliteStore>::clone(&database);
+        let journal: Arc<dyn Store> =
+            if config.delivery.durable { Arc::clone(&durable) } else { Arc::new(MemoryStore::new()) };
+        Ok(Opened { state, lock, token, salt, ledger: database, durable, journal })
+    }
+
+    /// Each store once.
+    fn stores(&self) -> Vec<Arc<dyn Store>> {
+        let mut stores = vec![Arc::clone(&self.journal)];
+        if !Arc::ptr_eq(&self.journal, &self.durable) {
+            stores.push(Arc::clone(&self.durable));
+        }
+        stores
+    }
+}
+
+/// Where the daemon can be called.
+struct Sockets {
+    api: Option<TcpListener>,
+    hooks: Option<TcpListener>,
+    /// Of its own: runs reach their tools whether or not, and wherever, the API listens.
+    mcp: TcpListener,
+}
+
+impl Sockets {
+    async fn bind(config: &Config) -> Result<Sockets, Error> {
+        let api = bind(&config.listen).await?;
+        let hooks = bind_hooks(&config.inbound).await?;
+        let mcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let mcp =
+            mcp.map_err(|e| Error::Listen { address: "127.0.0.1".to_owned(), why: e.kind().to_string() })?;
+        Ok(Sockets { api, hooks, mcp })
+    }
+
+    /// The ports that no endpoint may lead to.
+    fn ports(&self) -> BTreeSet<u16> {
+        let all = [self.api.as_ref(), self.hooks.as_ref(), Some(&self.mcp)];
+        all.into_iter().flatten().filter_map(|l| Some(l.local_addr().ok()?.port())).collect()
+    }
+}
+
+/// What the notifiers' loops share.
+struct Messages {
+    runs: Runs,
+    /// Which messages still have a chance somewhere.
+    alive: Arc<run::Alive>,
+    store: Arc<dyn Store>,
+    client: Client,
+}
+
+impl Messages {
+    fn deliverer(&self, lane: &Arc<Lane>, feed: &Feed) -> Deliverer {
+        let (runs, alive) = (self.runs.clone(), Arc::clone(&self.alive));
+        let mourner: Mourner = Arc::new(move |id, body| {
+            let (runs, alive) = (runs.clone(), Arc::clone(&alive));
+            Box::pin(async move { runs.message_died(&alive, id, &body).await })
+        });
+        Deliverer {
+            lane: Arc::clone(lane),
+            store: Arc::clone(&self.store),
+            client: self.client.clone(),
+            feed: feed.clone(),
+            mourner: Some(mourner),
+            patience: None,
+            now: clock::now,
+        }
+    }
+}
+
+/// Starts the observer's thread. Returns what it sees, and what turns true once the sessions in the window are read.
+fn observe(
     config: &Config,
-    store: &dyn Store,
-    durable: &dyn Store,
-    token: &Secret,
-) -> Result<Lanes, ringback_store::Error> {
-    let mut lanes: HashMap<EndpointName, Arc<Lane>> = HashMap::new();
-    for endpoint in &config.endpoints {
-        let lane = Lane::webhook(endpoint.clone(), token.reveal());
-        let by_hand = durable.endpoint_status(&endpoint.name).await?;
-        match by_hand.or(store.endpoint_status(&endpoint.name).await?) {
-            Some(status) if status.entry_fingerprint.is_empty() => lane.set_disabled(true),
-            Some(status) if status.entry_fingerprint == lane.fingerprint => lane.set_disabled(true),
-            Some(_) => store.set_endpoint_status(&endpoint.name, None).await?,
-            None => {}
-        }
-        if !endpoint.enabled {
-            store.close_pending(&endpoint.name, Ending::Dead, clock::now()).await?;
-        }
-        lanes.insert(endpoint.name.clone(), Arc::new(lane));
+    handle: &ringback_observe::watch::Handle,
+) -> Result<(mpsc::Receiver<Vec<Seen>>, watch::Receiver<bool>), Error> {
+    let (scanned, first_scan) = watch::channel(false);
+    let (sightings, seen) = mpsc::channel(SIGHTINGS);
+    let (watched, handle) = (observer_of(config), handle.clone());
+    let watching = move || {
+        let processes = Box::new(ringback_observe::ProcFs);
+        let core = ringback_observe::Observer::new(watched, processes, clock::now());
+        ringback_observe::watch::run(core, &handle, clock::now, |batch| {
+            let is_heard = batch.is_empty() || sightings.blocking_send(batch).is_ok();
+            scanned.send_replace(true);
+            if is_heard { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+    };
+    std::thread::Builder::new().name("observer".to_owned()).spawn(watching).map_err(Error::Thread)?;
+    Ok((seen, first_scan))
+}
+
+/// Serves the tools of runs.
+async fn serve_tools(listener: TcpListener, tokens: Tokens, runs: Runs, mut stop: watch::Receiver<bool>) {
+    let toolbox: Arc<dyn mcp::Toolbox> = Arc::new(runs);
+    let tools = mcp::service(tokens, toolbox, vec!["127.0.0.1".to_owned()]);
+    let served = axum::serve(listener, tools).with_graceful_shutdown(async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    });
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the tools' server failed");
     }
-    for name in store.pending_endpoints().await? {
-        if !lanes.contains_key(&name) && !is_outlet(config, &name) {
-            let cancelled = store.close_pending(&name, Ending::Cancelled, clock::now()).await?;
-            tracing::info!(endpoint = %name, cancelled, "its entry is gone; pending deliveries are cancelled");
-        }
+}
+
+async fn serve_api(listener: TcpListener, app: http::App, mut stop: watch::Receiver<bool>) {
+    let served = axum::serve(listener, http::router(app)).with_graceful_shutdown(async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    });
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the API server failed");
     }
-    Ok(Arc::new(lanes))
 }
 
 /// The hook listener's socket, where a port is configured.
@@ -414,23 +491,32 @@ async fn bind_hooks(inbound: &crate::config::Inbound) -> Result<Option<TcpListen
 
 /// Whether a queue is one of the notifiers'.
 fn is_outlet(config: &Config, name: &EndpointName) -> bool {
-    let mut names = config.notify.iter().map(crate::config::Notify::lane_name);
-    names.any(|n| n == name.as_str()) || (config.notify.is_empty() && name.as_str() == crate::config::CONSOLE)
+    notifiers(config).iter().any(|notifier| notifier.lane_name() == name.as_str())
 }
 
-/// A lane per notifier; the console where none is configured.
-async fn open_outlets(config: &Config, client: &Client, ledger: &Arc<dyn Ledger>) -> Result<Lanes, Error> {
+/// What is configured, else what stands in.
+fn notifiers(config: &Config) -> &[Notify] {
+    if config.notify.is_empty() { std::slice::from_ref(&config.stand_in) } else { &config.notify }
+}
+
+/// What runs are told about where their pings go.
+fn reach(config: &Config) -> Reach {
+    match (config.notify.is_empty(), &config.stand_in) {
+        (false, _) => Reach::Notifiers,
+        (true, Notify::Desktop { .. }) => Reach::DesktopOnly,
+        (true, _) => Reach::ConsoleOnly,
+    }
+}
+
+/// A lane per notifier.
+async fn open_outlets(config: &Config, client: &Client, ledger: &Arc<dyn Ledger>) -> Result<Outlets, Error> {
     let mut lanes: HashMap<EndpointName, Arc<Lane>> = HashMap::new();
-    for entry in &config.notify {
+    for entry in notifiers(config) {
         let name = entry.lane_name();
         let opened = Outlet::open(entry, client, ledger).await;
         let outlet =
             opened.map_err(|error| Error::Notifier { name: name.clone(), why: error.to_string() })?;
         let lane = Lane::notifier(&name, outlet);
-        lanes.insert(lane.endpoint.name.clone(), Arc::new(lane));
-    }
-    if lanes.is_empty() {
-        let lane = Lane::notifier(crate::config::CONSOLE, Outlet::console(ledger));
         lanes.insert(lane.endpoint.name.clone(), Arc::new(lane));
     }
     Ok(Arc::new(lanes))
@@ -451,7 +537,8 @@ fn moment() -> ringback_model::budget::Moment {
     ringback_model::budget::Moment { at, date: run::local_date(at) }
 }
 
-async fn bind(listen: &Listen) -> Result<Option<TcpListener>, Error> {
+/// The API's socket, where one is wanted.
+pub(crate) async fn bind(listen: &Listen) -> Result<Option<TcpListener>, Error> {
     match listen {
         Listen::Off => Ok(None),
         Listen::At(address) => {
@@ -508,6 +595,12 @@ fn observer_of(config: &Config) -> ringback_observe::Config {
     }
 }
 
+/// The directories that are watched, whether they exist or not.
+pub(crate) fn watched(config: &Config) -> Vec<std::path::PathBuf> {
+    let processes = Box::new(ringback_observe::ProcFs);
+    ringback_observe::Observer::new(observer_of(config), processes, clock::now()).directories()
+}
+
 fn observed(config: &Config) -> Vec<String> {
     let observer = observer_of(config);
     let roots: Vec<_> = observer.claude_dirs.iter().chain(&observer.codex_homes).collect();
@@ -520,25 +613,6 @@ fn observed(config: &Config) -> Vec<String> {
         )];
     }
     found
-}
-
-/// `GET /api/config`: what is in force, without secrets.
-fn settings(config: &Config) -> serde_json::Value {
-    json!({
-        "path": config.path,
-        "claude_dirs": config.claude_dirs,
-        "codex_homes": config.codex_homes,
-        "agents": config.agents,
-        "window_minutes": config.window.as_secs() / 60,
-        "exclude_cwd_substrings": config.exclude_cwd_substrings,
-        "delivery": {
-            "durability": if config.delivery.durable { "disk" } else { "memory" },
-            "retention_seconds": config.delivery.retention.as_secs(),
-            "retention_size_bytes": config.delivery.retention_size,
-        },
-        "webhooks": config.endpoints.iter().map(|e| json!({"name": e.name, "url": e.shown_url()})).collect::<Vec<_>>(),
-        "warnings": config.warnings,
-    })
 }
 
 /// Removes finished history now and every hour.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use ringback_model::{About, Activity, Agent, Reason, SessionId, Timestamp};
+use ringback_model::{About, Activity, Agent, Reason, SessionId, Timestamp, resume};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -189,7 +189,7 @@ pub fn detail(s: &Shown, name: Option<&str>) -> Value {
         "last_file_write_at": about.last_file_write_at,
         "recent_tools": about.recent_tools,
         "recent_messages": about.recent_messages,
-        "resume_command": resume_command(about.agent, about.session_id.as_str()),
+        "resume_command": resume::command(about.agent, about.session_id.as_str()),
     });
     if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
         value.extend(more);
@@ -197,45 +197,9 @@ pub fn detail(s: &Shown, name: Option<&str>) -> Value {
     value
 }
 
-/// The shell command that continues a session, its id quoted for a POSIX shell; `None` = the agent has none.
-pub fn resume_command(agent: Agent, id: &str) -> Option<String> {
-    let id = quoted(id);
-    match agent {
-        Agent::Claude => Some(format!("claude --resume {id}")),
-        Agent::Codex => Some(format!("codex resume {id}")),
-        Agent::Amp => Some(format!("amp threads continue {id}")),
-        Agent::Pi => Some(format!("pi --session {id}")),
-        Agent::Opencode => Some(format!("opencode -s {id}")),
-        Agent::Kilo => Some(format!("kilo --session={id}")),
-        Agent::Cursor => Some(format!("cursor-agent --resume={id}")),
-        Agent::Kimi => Some(format!("kimi --resume {id}")),
-        Agent::Grok | Agent::Gemini => None,
-    }
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
-    if !word.is_empty() && word.chars().all(plain) && !word.starts_with('-') {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn resume_commands_are_quoted_for_the_shell() {
-        assert_eq!(resume_command(Agent::Claude, "ab-1").as_deref(), Some("claude --resume ab-1"));
-        assert_eq!(
-            resume_command(Agent::Codex, "a'; rm -rf ~").as_deref(),
-            Some(r"codex resume 'a'\''; rm -rf ~'")
-        );
-        assert_eq!(resume_command(Agent::Claude, "--help").as_deref(), Some("claude --resume '--help'"));
-        assert_eq!(resume_command(Agent::Grok, "x"), None);
-    }
 
     #[test]
     fn a_directory_matches_at_a_path_boundary() {

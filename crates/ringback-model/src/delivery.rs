@@ -36,7 +36,7 @@ pub struct Delivery {
     pub state: DeliveryState,
     /// Attempts made that count against `backoff`.
     pub attempts: u32,
-    /// When the event was journaled.
+    /// When the event was journaled, or, if that is later, when the delivery was last replayed.
     pub created_at: Timestamp,
     /// When the next attempt is due; meaningless unless pending.
     pub due_at: Timestamp,
@@ -234,6 +234,23 @@ mod tests {
         assert_eq!(status(410), Outcome::Disable);
         assert_eq!(outcome(&Err(Failure::Dns("x".into()))), Outcome::Offline);
         assert_eq!(outcome(&Err(Failure::Refused)), Outcome::Retry { wait: None, pause: false });
+    }
+
+    #[test]
+    fn failures_of_the_receiver_are_retried_and_those_of_the_machine_cost_no_attempt() {
+        let text = || "why".to_owned();
+        let retry = Outcome::Retry { wait: None, pause: false };
+        for (failure, wanted) in [
+            (Failure::Timeout, &retry),
+            (Failure::Refused, &retry),
+            (Failure::Broken(text()), &retry),
+            (Failure::Tls(text()), &retry),
+            (Failure::Dns(text()), &Outcome::Offline),
+            (Failure::Unreachable(text()), &Outcome::Offline),
+            (Failure::Blocked(text()), &Outcome::Rejected),
+        ] {
+            assert_eq!(outcome(&Err(failure.clone())), *wanted, "{failure:?}");
+        }
     }
 
     #[test]

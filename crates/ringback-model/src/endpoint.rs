@@ -80,6 +80,16 @@ words! {
     Format, "format" {
         /// The event itself.
         Json = "json",
+        /// A message for a Slack incoming webhook.
+        Slack = "slack",
+        /// A message for a Discord webhook.
+        Discord = "discord",
+        /// A notification of ntfy.
+        Ntfy = "ntfy",
+        /// A message of a Telegram bot.
+        Telegram = "telegram",
+        /// The event in a CloudEvents envelope, structured mode.
+        CloudEvents = "cloudevents",
     }
 }
 

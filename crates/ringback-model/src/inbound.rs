@@ -4,11 +4,13 @@
 //! "POST /hook/agent"). Does not know HTTP libraries, authentication, rates or the journal: the listener asks those
 //! first and passes the body here. An accepted [`Call`] becomes a [`Run`](crate::run::Run).
 
+pub mod bounds;
 pub mod json;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -86,7 +88,10 @@ pub enum Refusal {
     MethodNotAllowed,
     /// Over a rate, over the queue's bound, or over the day's money.
     #[error("too many requests")]
-    TooManyRequests,
+    TooManyRequests {
+        /// How long to wait before another try.
+        wait: Duration,
+    },
     /// The agent's program cannot be found.
     #[error("agent not available: {0}")]
     AgentNotAvailable(String),
@@ -107,8 +112,19 @@ impl Refusal {
             Refusal::NotFound => 404,
             Refusal::MethodNotAllowed => 405,
             Refusal::PayloadTooLarge => 413,
-            Refusal::TooManyRequests => 429,
+            Refusal::TooManyRequests { .. } => 429,
             Refusal::AgentNotAvailable(_) | Refusal::StorageUnavailable => 503,
+        }
+    }
+
+    /// Seconds of the answer's `Retry-After`, rounded up and at least one; `None` = it has none.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Refusal::TooManyRequests { wait } => {
+                Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
+            }
+            Refusal::StorageUnavailable => Some(30),
+            _ => None,
         }
     }
 

@@ -90,6 +90,13 @@ impl Pace {
     pub fn begin(&mut self, now: Duration) {
         self.begun.push_back(now);
     }
+
+    /// Takes back an attempt that was counted at `at` and did not begin after all.
+    pub fn take_back(&mut self, at: Duration) {
+        if let Some(n) = self.begun.iter().rposition(|begun| *begun == at) {
+            self.begun.remove(n);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::escape;
 use crate::ids::{SessionId, words};
+use crate::money;
 use crate::time::Timestamp;
 use crate::updates::UpdatePolicy;
 
@@ -168,6 +169,10 @@ pub struct Run {
     pub process: Option<Process>,
     /// US dollars; `None` while unknown.
     pub cost_usd: Option<f64>,
+    /// US dollars that it takes from the day's money: what it has reserved while it works, then what it counts for
+    /// (see [`money::charge`](crate::money::charge)); `None` before it started.
+    #[serde(default)]
+    pub charged_usd: Option<f64>,
     /// Tokens; `None` while unknown.
     pub tokens: Option<Tokens>,
     /// It called `report_updates`.
@@ -176,6 +181,23 @@ pub struct Run {
     pub pinged: bool,
     /// What went wrong, for a reader.
     pub error: Option<String>,
+    /// The run whose request this one repeats.
+    #[serde(default)]
+    pub retry_of: Option<RunId>,
+    /// The git worktree that was made for it.
+    #[serde(default)]
+    pub worktree: Option<Worktree>,
+}
+
+/// The git worktree of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worktree {
+    /// Its directory.
+    pub path: String,
+    /// Its branch.
+    pub branch: String,
+    /// It was kept after the run's end, because it has changes.
+    pub is_kept: bool,
 }
 
 /// The process of a run, so that a later start of ringback can find what is left of it and nothing else.
@@ -247,23 +269,35 @@ impl Run {
             ended_at: None,
             process: None,
             cost_usd: None,
+            charged_usd: None,
             tokens: None,
             reported: false,
             pinged: false,
             error: None,
+            retry_of: None,
+            worktree: None,
         }
     }
 
-    /// The queue gives the run its turn. Journaled before the process starts, so `process` is noted later.
-    pub fn start(&mut self, forked_from: Option<SessionId>, now: Timestamp) -> Result<(), IllegalChange> {
+    /// The queue gives the run its turn, with what it may cost at most. Journaled before the process starts, so
+    /// `process` is noted later.
+    pub fn start(
+        &mut self,
+        forked_from: Option<SessionId>,
+        reserved_usd: f64,
+        now: Timestamp,
+    ) -> Result<(), IllegalChange> {
         self.change(RunState::Working)?;
         self.forked_from = forked_from;
+        self.charged_usd = Some(reserved_usd);
         self.started_at = Some(now);
         Ok(())
     }
 
     /// The run reaches its last state. `end.state` must be terminal; what the end does not know stays as noted.
-    pub fn finish(&mut self, end: End, now: Timestamp) -> Result<(), IllegalChange> {
+    ///
+    /// `is_metered`: see [`money::Want`]; what a metered run cost and does not tell is the most that it may have cost.
+    pub fn finish(&mut self, end: End, is_metered: bool, now: Timestamp) -> Result<(), IllegalChange> {
         if !end.state.is_terminal() {
             return Err(IllegalChange { from: self.state, to: end.state });
         }
@@ -271,6 +305,8 @@ impl Run {
         self.ended_at = Some(now);
         self.error = end.error;
         self.cost_usd = end.cost_usd.or(self.cost_usd);
+        self.charged_usd =
+            self.charged_usd.map(|reserved| money::charge(reserved, self.cost_usd, is_metered));
         self.tokens = end.tokens.or(self.tokens);
         Ok(())
     }
@@ -280,10 +316,11 @@ impl Run {
         !self.reported && self.request.update_main_session.demands_report(self.pinged)
     }
 
-    /// The same request as a new run. It does not ask for another retry: a run that takes the machine down with it
-    /// does so once more, not for ever.
+    /// The same request as a new run, which refers to this one. It does not ask for another retry: a run that takes
+    /// the machine down with it does so once more, not for ever.
     pub fn again(&self, id: RunId, now: Timestamp) -> Run {
-        Run::queued(id, Request { retry: false, ..self.request.clone() }, now)
+        let request = Request { retry: false, ..self.request.clone() };
+        Run { retry_of: Some(self.id), ..Run::queued(id, request, now) }
     }
 
     /// What the notifiers tell the user about the end of this run, the cause on a second line; `None` when there is
@@ -375,8 +412,8 @@ mod tests {
             for to in RunState::ALL.iter().copied() {
                 let mut run = in_state(from);
                 let changed = match to {
-                    Working => run.start(None, t(2_000)),
-                    _ => run.finish(End::plain(to), t(2_000)),
+                    Working => run.start(None, 2.0, t(2_000)),
+                    _ => run.finish(End::plain(to), true, t(2_000)),
                 };
                 if followers.contains(&to) {
                     assert_eq!((changed, run.state), (Ok(()), to));
@@ -401,15 +438,45 @@ mod tests {
     #[test]
     fn a_run_notes_where_it_came_from_and_how_it_ended() {
         let mut run = queued();
-        run.start(Some(SessionId::new("main")), t(2_000)).unwrap();
+        run.start(Some(SessionId::new("main")), 2.0, t(2_000)).unwrap();
         assert_eq!((run.started_at, run.forked_from.clone()), (Some(t(2_000)), Some(SessionId::new("main"))));
         run.process = Some(Process { pid: 7, pgid: 7, started: "b1:4711".into() });
         run.cost_usd = Some(0.25);
         let tokens = Tokens { input: 1, output: 2, cache_creation: 3, cache_read: 4 };
-        run.finish(End { tokens: Some(tokens), ..End::plain(Completed) }, t(3_000)).unwrap();
+        run.finish(End { tokens: Some(tokens), ..End::plain(Completed) }, true, t(3_000)).unwrap();
         assert_eq!((run.ended_at, run.cost_usd, run.tokens), (Some(t(3_000)), Some(0.25), Some(tokens)));
         let stored = serde_json::to_string(&run).unwrap();
         assert_eq!(serde_json::from_str::<Run>(&stored).unwrap(), run);
+    }
+
+    #[test]
+    fn a_run_reserves_its_maximum_at_its_start_and_its_cost_takes_the_place_at_its_end() {
+        let charged = |end: End, is_metered| {
+            let mut run = queued();
+            run.start(None, 2.0, t(2_000)).unwrap();
+            assert_eq!(run.charged_usd, Some(2.0));
+            run.finish(end, is_metered, t(3_000)).unwrap();
+            run.charged_usd
+        };
+        assert_eq!(charged(End { cost_usd: Some(0.25), ..End::plain(Failed) }, true), Some(0.25));
+        assert_eq!(charged(End::plain(Interrupted), true), Some(2.0), "unknown is the maximum");
+        assert_eq!(
+            charged(End::plain(Completed), false),
+            Some(0.0),
+            "a plain program tells of no cost, ever"
+        );
+        let mut run = queued();
+        run.finish(End::plain(Cancelled), true, t(2_000)).unwrap();
+        assert_eq!(run.charged_usd, None, "it never started");
+    }
+
+    #[test]
+    fn a_run_of_an_older_journal_is_read() {
+        let mut stored = serde_json::to_value(queued()).unwrap();
+        for key in ["charged_usd", "retry_of", "worktree"] {
+            assert!(stored.as_object_mut().unwrap().remove(key).is_some());
+        }
+        assert_eq!(serde_json::from_value::<Run>(stored).unwrap(), queued());
     }
 
     #[test]
@@ -448,7 +515,7 @@ mod tests {
     fn a_retry_is_a_new_run_of_the_same_request_and_not_retried_again() {
         let again = in_state(Interrupted).again(RunId(Uuid::max()), t(9_000));
         assert_eq!((again.id, again.state, again.created_at), (RunId(Uuid::max()), Queued, t(9_000)));
-        assert!(!again.request.retry);
+        assert_eq!((again.retry_of, again.request.retry), (Some(queued().id), false));
         assert_eq!(Request { retry: true, ..again.request }, queued().request);
     }
 

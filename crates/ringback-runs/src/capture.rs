@@ -46,18 +46,27 @@ pub(crate) struct Kept {
 impl Kept {
     /// Makes the file, for its owner alone; what was there is gone.
     pub(crate) fn create(path: PathBuf, mark: &'static [u8]) -> Result<Kept, StartError> {
-        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let opened = opened.and_then(|file| {
+        Kept::open(path, mark, OpenOptions::new().write(true).truncate(true))
+    }
+
+    /// Goes on with the file where it ends. One that is full already stays as it is.
+    pub(crate) fn reopen(path: PathBuf, mark: &'static [u8]) -> Result<Kept, StartError> {
+        Kept::open(path, mark, OpenOptions::new().append(true))
+    }
+
+    fn open(path: PathBuf, mark: &'static [u8], how: &mut OpenOptions) -> Result<Kept, StartError> {
+        let opened = how.create(true).mode(0o600).open(&path).and_then(|file| {
             file.set_permissions(Permissions::from_mode(0o600))?;
-            Ok(file)
+            let length = file.metadata()?.len();
+            Ok((file, usize::try_from(length).unwrap_or(usize::MAX)))
         });
         match opened {
-            Ok(file) => Ok(Kept {
+            Ok((file, length)) => Ok(Kept {
                 path,
                 file: File::from_std(file),
-                left: MOST_KEPT - mark.len(),
+                left: (MOST_KEPT - mark.len()).saturating_sub(length),
                 mark,
-                is_full: false,
+                is_full: length >= MOST_KEPT,
             }),
             Err(source) => Err(StartError::Output { path, source }),
         }
@@ -148,13 +157,13 @@ pub(crate) async fn capture(
 
 /// Cuts a stream into lines, and the lines at [`LONGEST_LINE`].
 #[derive(Default)]
-struct Cutter {
+pub(crate) struct Cutter {
     line: Vec<u8>,
 }
 
 impl Cutter {
     /// Takes bytes off `from` until a line is complete; `None` = all were taken and the line goes on.
-    fn next_line(&mut self, from: &mut &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn next_line(&mut self, from: &mut &[u8]) -> Option<Vec<u8>> {
         let end = from.iter().position(|byte| *byte == b'\n');
         let (part, rest) = match end {
             Some(at) => (&from[..at], &from[at + 1..]),

@@ -25,7 +25,10 @@ pub fn claude_argv(spec: &Spec) -> Vec<String> {
     match &spec.session {
         Session::New { id } => add(&["--session-id", &id.to_string()]),
         Session::Fork { of, id } => {
-            add(&["--resume", of.as_str(), "--fork-session", "--session-id", &id.to_string()]);
+            add(&["--resume", of.as_str(), "--fork-session"]);
+            if let Some(id) = id {
+                add(&["--session-id", &id.to_string()]);
+            }
         }
         Session::Unnamed => {}
     }
@@ -240,6 +243,7 @@ mod tests {
             command: vec!["claude".into()],
             cwd: "/".into(),
             prompt: "--model opus".into(),
+            prompt_without_history: None,
             env: Environment::default(),
             mcp: Some(Mcp { url: "http://127.0.0.1:1/mcp".into(), token: Secret::new(TOKEN) }),
             limits: Limits::new(Duration::from_secs(60)),
@@ -280,7 +284,8 @@ mod tests {
     #[test]
     fn a_fork_resumes_its_parent_under_an_id_of_its_own() {
         let of = SessionId::new(Uuid::from_u128(7).to_string());
-        let argv = claude_argv(&Spec { session: Session::Fork { of, id: Uuid::from_u128(8) }, ..spec() });
+        let argv =
+            claude_argv(&Spec { session: Session::Fork { of, id: Some(Uuid::from_u128(8)) }, ..spec() });
         assert_eq!(after(&argv, "--resume"), Some("00000000-0000-0000-0000-000000000007"));
         assert_eq!(after(&argv, "--session-id"), Some("00000000-0000-0000-0000-000000000008"));
         assert!(argv.iter().any(|word| word == "--fork-session"));

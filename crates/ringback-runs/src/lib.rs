@@ -12,17 +12,26 @@ mod spec;
 mod environment;
 mod program;
 
+mod dialect;
+mod process;
 mod runner;
 
+mod acp;
 mod capture;
 mod claude;
+mod codex;
 mod family;
 mod outcome;
+mod unenforced;
+
+mod worktree;
 
 pub use claude::claude_argv;
+pub use codex::codex_may_write;
 pub use environment::Environment;
 pub use family::{Leader, recover};
 pub use outcome::{End, Outcome, Progress, Tokens, TurnResult};
-pub use program::find_program;
+pub use program::{find_program, version};
 pub use runner::{Host, Order, Running, start};
 pub use spec::{Adapter, Limits, Mcp, Session, Spec, StartError, is_model_id, is_tool_name};
+pub use worktree::{Settled, Worktree, WorktreeError};

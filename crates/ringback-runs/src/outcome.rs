@@ -7,7 +7,8 @@ use ringback_model::SessionId;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-use crate::claude;
+use crate::codex::{self, Account};
+use crate::dialect;
 use crate::spec::Adapter;
 
 /// How a run ended.
@@ -77,6 +78,8 @@ impl Tokens {
 pub enum Progress {
     /// The agent named its session. Told again with each turn.
     Session(SessionId),
+    /// The session that was to be forked could not be: the agent works without history.
+    WithoutHistory,
     /// A turn ended.
     Turn(TurnResult),
 }
@@ -147,6 +150,7 @@ impl Learned {
                 self.session_id = Some(id.clone());
                 return;
             }
+            Progress::WithoutHistory => return,
             Progress::Turn(turn) => turn,
         };
         self.open = false;
@@ -162,6 +166,18 @@ impl Learned {
         self.last = Some(turn.clone());
     }
 
+    /// Takes the sums from the agent's own books, where it keeps any. A model without a price counts as the `most`
+    /// that the run may cost; an agent that never named a session has called no model.
+    pub(crate) fn reckon(&mut self, account: Option<Account>, most: Option<f64>) {
+        self.open = false;
+        self.turns = account.map(|a| a.calls);
+        self.tokens = account.map(|a| a.tokens);
+        self.cost_usd = match (account, &self.session_id) {
+            (None, None) => Some(0.0),
+            (account, _) => account.and_then(|a| a.cost_usd).or(most),
+        };
+    }
+
     pub(crate) fn cost_usd(&self) -> Option<f64> {
         self.cost_usd.filter(|_| !self.open)
     }
@@ -172,8 +188,10 @@ impl Learned {
 }
 
 /// Decides what came of a run. `stderr` is the end of what it wrote there.
+///
+/// `program` is what an agent is called that has no name of its own.
 pub(crate) fn judge(
-    adapter: Adapter,
+    (adapter, program): (Adapter, &str),
     stop: Option<Stop>,
     exit: Exit,
     learned: &Learned,
@@ -186,17 +204,26 @@ pub(crate) fn judge(
         None => {}
     }
     let exited_well = exit.code == Some(0);
-    match adapter {
-        Adapter::Command if exited_well => End::Completed,
-        Adapter::Command => End::Failed(cause(exit, stderr)),
-        // What became of the turn that was added does not undo the work that was asked for.
-        Adapter::Claude if learned.settled => End::Completed,
-        Adapter::Claude => match &learned.last {
-            Some(turn) if turn.is_error => End::Failed(format!("claude: {}", claude::failure(turn))),
-            Some(_) if exited_well => End::Completed,
-            None if exited_well => End::Failed("claude: ended without a result".to_owned()),
-            _ => End::Failed(format!("claude: {}", cause(exit, stderr))),
-        },
+    let name = match adapter {
+        Adapter::Command if exited_well => return End::Completed,
+        Adapter::Command => return End::Failed(cause(exit, stderr)),
+        Adapter::Claude => "claude",
+        Adapter::Codex => "codex",
+        Adapter::Acp => program,
+    };
+    // What became of the turn that was added does not undo the work that was asked for.
+    if learned.settled {
+        return End::Completed;
+    }
+    match &learned.last {
+        Some(turn) if turn.is_error => End::Failed(format!("{name}: {}", dialect::failure(adapter, turn))),
+        // An agent of this kind has nothing to say after its turn, and may have to be made to leave.
+        Some(_) if exited_well || adapter == Adapter::Acp => End::Completed,
+        None if exited_well => End::Failed(format!("{name}: ended without a result")),
+        _ if adapter == Adapter::Codex => {
+            End::Failed(format!("{name}: {}", cause(exit, &codex::reason(stderr))))
+        }
+        _ => End::Failed(format!("{name}: {}", cause(exit, stderr))),
     }
 }
 
@@ -259,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_command_completes_with_exit_0_and_fails_with_its_last_words() {
-        let judge = |exit, stderr| judge(Adapter::Command, None, exit, &Learned::default(), stderr);
+        let judge = |exit, stderr| judge((Adapter::Command, ""), None, exit, &Learned::default(), stderr);
         assert_eq!(judge(FINE, "a warning"), End::Completed);
         assert_eq!(judge(BAD, "1\n2\n\n3\n4\n5\n6  \n\n"), failed("2\n3\n4\n5\n6"));
         assert_eq!(judge(BAD, "\n"), failed("exited with code 1"));
@@ -273,7 +300,7 @@ mod tests {
             (Stop::Cancelled, End::Cancelled),
             (Stop::Interrupted, End::Interrupted),
         ] {
-            assert_eq!(judge(Adapter::Command, Some(stop), FINE, &Learned::default(), ""), end);
+            assert_eq!(judge((Adapter::Command, ""), Some(stop), FINE, &Learned::default(), ""), end);
         }
     }
 
@@ -281,7 +308,8 @@ mod tests {
     fn claude_completes_with_a_good_result_and_exit_0() {
         let good = TurnResult::default();
         let bad = TurnResult { is_error: true, text: Some("API Error: 400".into()), ..TurnResult::default() };
-        let judge = |exit, learned: &Learned, stderr| judge(Adapter::Claude, None, exit, learned, stderr);
+        let judge =
+            |exit, learned: &Learned, stderr| judge((Adapter::Claude, ""), None, exit, learned, stderr);
         assert_eq!(judge(FINE, &told([good.clone()]), ""), End::Completed);
         assert_eq!(judge(BAD, &told([good.clone()]), "oh"), failed("claude: oh"));
         assert_eq!(judge(BAD, &told([bad.clone()]), "oh"), failed("claude: API Error: 400"));
@@ -292,6 +320,35 @@ mod tests {
         reported.begin_turn();
         reported.take(&Progress::Turn(bad));
         assert_eq!(judge(BAD, &reported, ""), End::Completed);
+    }
+
+    #[test]
+    fn an_acp_agent_completes_with_its_turn_however_it_leaves_and_codex_only_with_exit_0() {
+        let good = told([TurnResult::default()]);
+        let killed = Exit { code: None, signal: Some(15) };
+        let judge =
+            |adapter, exit, learned: &Learned| judge((adapter, "kimi"), None, exit, learned, "error: oh");
+        assert_eq!(judge(Adapter::Acp, killed, &good), End::Completed);
+        assert_eq!(judge(Adapter::Acp, FINE, &told([])), failed("kimi: ended without a result"));
+        assert_eq!(judge(Adapter::Codex, FINE, &good), End::Completed);
+        assert_eq!(judge(Adapter::Codex, BAD, &good), failed("codex: error: oh"));
+        assert_eq!(judge(Adapter::Codex, BAD, &told([])), failed("codex: error: oh"));
+    }
+
+    #[test]
+    fn what_is_not_in_the_books_counts_as_the_most_that_the_run_may_cost() {
+        let reckoned = |session: bool, account, most| {
+            let mut learned = told([]);
+            learned.session_id = session.then(|| SessionId::new("s"));
+            learned.reckon(account, most);
+            learned.cost_usd()
+        };
+        let account = |cost_usd| Some(Account { calls: 2, tokens: Tokens::default(), cost_usd });
+        assert_eq!(reckoned(true, account(Some(0.5)), Some(2.0)), Some(0.5));
+        assert_eq!(reckoned(true, account(None), Some(2.0)), Some(2.0));
+        assert_eq!(reckoned(true, None, Some(2.0)), Some(2.0));
+        assert_eq!(reckoned(true, None, None), None);
+        assert_eq!(reckoned(false, None, Some(2.0)), Some(0.0));
     }
 
     #[test]

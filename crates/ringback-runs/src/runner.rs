@@ -1,35 +1,32 @@
 //! One run: start, turns, limits, orders, end.
 //!
-//! Owns: the agent's process from its start until it has been waited for, and the only place of this program that
-//! starts processes. When a [`Running`] is dropped its process group is killed.
+//! Owns: what happens between the agent and whoever wants to know, until no process of the run is left. A turn is
+//! another message to the same process, or another process in the same session; which it is, the dialect says.
 
-use std::collections::BTreeMap;
 use std::future::pending;
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use ringback_model::Secret;
-use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::capture::{Kept, Tail, capture, make_dir};
-use crate::claude;
-use crate::environment::{Environment, MCP_TOKEN, MCP_URL, RUN};
-use crate::family::{Family, Leader};
-use crate::outcome::{End, Exit, Learned, Outcome, Progress, Stop, TurnResult, judge, presentable};
+use crate::capture::{Kept, make_dir};
+use crate::codex;
+use crate::dialect::{Dialect, Next, Step};
+use crate::family::Leader;
+use crate::outcome::{End, Learned, Outcome, Progress, Stop, TurnResult, judge, presentable};
+use crate::process::{Outputs, Process, until_exit};
 use crate::program::find_program;
-use crate::spec::{Adapter, Limits, Spec, StartError};
+use crate::spec::{Adapter, Spec, StartError};
 
-/// How long the ends of the output are waited for once every process is gone. Only a process that has escaped from
-/// its run can hold them open longer.
-const DRAIN: Duration = Duration::from_secs(2);
+/// How long the rest of the output of an agent that has ended is waited for. Only what it has left running can hold
+/// it open longer.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long an agent has to end its turn after it was asked to, before it gets TERM.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
+/// How long an agent may stay after its last turn.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a run is told from outside. The latest one counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,28 +60,28 @@ impl Host for () {}
 /// A started agent.
 #[derive(Debug)]
 pub struct Running {
-    adapter: Adapter,
-    limits: Limits,
-    leader: Leader,
-    family: Family,
+    talk: Talk,
+    program: PathBuf,
     started_at: Instant,
-    /// Cut out of what is shown.
-    token: Option<Secret>,
-    /// Kills the group unless it was ended in order. Dropped before the child: after that somebody may wait for it.
-    leash: Leash,
-    child: Child,
-    /// Standard input; the end of the sender is the end of the input.
-    input: Option<mpsc::Sender<Vec<u8>>>,
-    lines: mpsc::Receiver<Vec<u8>>,
-    stderr: Tail,
-    /// The writer of the input and the readers of both outputs.
-    tasks: JoinSet<()>,
+    /// When its output directory was made ready, by the clock of its file system.
+    since: SystemTime,
+    process: Process,
+}
+
+/// The conversation, whichever process it goes on in.
+#[derive(Debug)]
+struct Talk {
+    spec: Spec,
+    dialect: Dialect,
+    learned: Learned,
+    /// A turn that gets a process of its own: the arguments, and the prompt.
+    next: Option<(Vec<String>, String)>,
 }
 
 /// Starts the agent in a process group of its own. Must be called within a tokio runtime.
 ///
-/// The output goes to `output.jsonl` (claude) or `stdout.log`, and to `stderr.log`, in the spec's directory: at most
-/// 10 MiB each, with a mark where the rest was thrown away.
+/// The output goes to `output.jsonl` (`stdout.log` for `command`) and to `stderr.log`, in the spec's directory: at
+/// most 10 MiB each, with a mark where the rest was thrown away.
 pub fn start(spec: &Spec) -> Result<Running, StartError> {
     spec.check()?;
     let name = &spec.command[0];
@@ -95,90 +92,66 @@ pub fn start(spec: &Spec) -> Result<Running, StartError> {
         return Err(StartError::NoDirectory { path: spec.cwd.clone() });
     }
     make_dir(&spec.output_dir)?;
-    let (stdout_name, stdout_mark) = match spec.adapter {
-        Adapter::Command => ("stdout.log", TEXT_MARK),
-        Adapter::Claude => ("output.jsonl", JSON_MARK),
-    };
-    let stdout_kept = Kept::create(spec.output_dir.join(stdout_name), stdout_mark)?;
-    let stderr_kept = Kept::create(spec.output_dir.join("stderr.log"), TEXT_MARK)?;
-
-    let failed = |source| StartError::Spawn { name: name.clone(), source };
-    let mut child = command(spec, &program).spawn().map_err(failed)?;
-    let started_at = Instant::now();
-    let missing = || failed(std::io::Error::other("a new process without an id or a pipe"));
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).ok_or_else(missing)?;
-    let group = Pid::from_raw(pid);
-    let leash = Leash { group, is_held: true };
-
-    let mut tasks = JoinSet::new();
-    let (to_lines, lines) = mpsc::channel(2);
-    let (to_input, input) = mpsc::channel(2);
-    let stderr = Tail::default();
-    let (stdin, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let has_lines = spec.adapter == Adapter::Claude;
-    tasks.spawn(feed(stdin.ok_or_else(missing)?, first_input(spec), input));
-    let to_lines = has_lines.then_some(to_lines);
-    tasks.spawn(capture(out.ok_or_else(missing)?, stdout_kept, Tail::default(), to_lines));
-    tasks.spawn(capture(err.ok_or_else(missing)?, stderr_kept, stderr.clone(), None));
-
-    Ok(Running {
-        adapter: spec.adapter,
-        limits: spec.limits,
-        leader: Leader::of(pid),
-        family: Family { run_id: spec.run_id, group: Some(group) },
-        started_at,
-        token: spec.mcp.as_ref().map(|mcp| mcp.token.clone()),
-        child,
-        leash,
-        input: has_lines.then_some(to_input),
-        lines,
-        stderr,
-        tasks,
-    })
+    let mut dialect = Dialect::of(spec);
+    let outputs = outputs(spec, &dialect, Kept::create)?;
+    let since = spec.output_dir.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    let first = dialect.first_input(spec);
+    let process = Process::start(spec, &program, &dialect, &dialect.argv(spec), first, outputs)?;
+    let talk = Talk { spec: spec.clone(), dialect, learned: Learned::default(), next: None };
+    Ok(Running { talk, program, started_at: Instant::now(), since, process })
 }
 
 const TEXT_MARK: &[u8] = b"\n[ringback: the rest of more than 10 MiB is not kept]\n";
 const JSON_MARK: &[u8] = b"\n{\"type\":\"ringback\",\"note\":\"the rest of more than 10 MiB is not kept\"}\n";
 
+fn outputs(
+    spec: &Spec,
+    dialect: &Dialect,
+    open: fn(PathBuf, &'static [u8]) -> Result<Kept, StartError>,
+) -> Result<Outputs, StartError> {
+    let (name, mark) =
+        if dialect.has_lines() { ("output.jsonl", JSON_MARK) } else { ("stdout.log", TEXT_MARK) };
+    Ok(Outputs {
+        out: open(spec.output_dir.join(name), mark)?,
+        err: open(spec.output_dir.join("stderr.log"), TEXT_MARK)?,
+    })
+}
+
 impl Running {
-    /// What [`recover`](crate::recover) needs, should ringback be killed: to be journaled now.
+    /// What [`recover`](crate::recover) needs, should ringback be killed: to be journaled now. The processes of later
+    /// turns are found by the run's variable.
     pub fn leader(&self) -> Leader {
-        self.leader
+        self.process.leader
     }
 
     /// Takes the run to its end, whichever comes first: its own, the time limit, or an order. Then no process of it
     /// is left.
-    pub async fn wait(mut self, orders: watch::Receiver<Order>, host: &mut impl Host) -> Outcome {
-        let mut learned = Learned::default();
-        learned.begin_turn();
-        let stop = self.take_turns(orders, host, &mut learned).await;
-
-        // The end of the input is the mildest way to tell an agent that it is over.
-        self.input = None;
-        let mut ending = std::pin::pin!(self.family.end(self.limits.kill_after));
-        loop {
-            tokio::select! {
-                _ = &mut ending => break,
-                Some(line) = self.lines.recv() => learn(&line, &mut learned, host),
+    pub async fn wait(mut self, mut orders: watch::Receiver<Order>, host: &mut impl Host) -> Outcome {
+        let kill_after = self.talk.spec.limits.kill_after;
+        let (stop, exit) = loop {
+            self.talk.learned.begin_turn();
+            let stop = self.take_turns(&mut orders, host).await;
+            // At a shutdown it had its time already.
+            if matches!(stop, Some(Stop::Cancelled | Stop::TimedOut)) {
+                self.ask_to_end(host).await;
             }
-        }
-        let drained = timeout(DRAIN, async {
-            while let Some(line) = self.lines.recv().await {
-                learn(&line, &mut learned, host);
+            let talk = &mut self.talk;
+            let exit = self.process.end(kill_after, |line| talk.heed(line, &mut None, host, false)).await;
+            let Some((argv, prompt)) = self.talk.next.take().filter(|_| stop.is_none()) else {
+                break (stop, exit);
+            };
+            if let Err(error) = self.restart(&argv, prompt) {
+                tracing::warn!(run_id = %self.talk.spec.run_id, %error, "a further turn cannot be started");
+                break (stop, exit);
             }
-            while self.tasks.join_next().await.is_some() {}
-        });
-        if drained.await.is_err() {
-            tracing::warn!(run_id = %self.family.run_id, "something outside the run holds its output open");
-        }
-
-        let status = timeout(DRAIN, self.child.wait()).await.ok().and_then(Result::ok);
-        if status.is_some() {
-            self.leash.is_held = false;
-        }
-        let exit = Exit { code: status.and_then(|s| s.code()), signal: status.and_then(|s| s.signal()) };
-        let end = match judge(self.adapter, stop, exit, &learned, &self.stderr.text()) {
-            End::Failed(why) => End::Failed(presentable(&why, self.token.as_ref().map(Secret::reveal))),
+        };
+        self.reckon().await;
+        let Talk { spec, learned, .. } = self.talk;
+        let program = self.program.file_stem().unwrap_or_default().to_string_lossy();
+        let end = match judge((spec.adapter, &program), stop, exit, &learned, &self.process.stderr.text()) {
+            End::Failed(why) => {
+                End::Failed(presentable(&why, spec.mcp.as_ref().map(|mcp| mcp.token.reveal())))
+            }
             end => end,
         };
         Outcome {
@@ -187,157 +160,148 @@ impl Running {
             signal: exit.signal,
             cost_usd: learned.cost_usd(),
             tokens: learned.tokens(),
-            turns: learned.turns,
+            turns: learned.turns.filter(|turns| *turns > 0),
             session_id: learned.session_id,
             duration: self.started_at.elapsed(),
         }
     }
 
+    /// Lets the agent end its turn, so that it keeps what it has done.
+    async fn ask_to_end(&mut self, host: &mut impl Host) {
+        let Process { lines, input, .. } = &mut self.process;
+        let Some(cancel) = self.talk.dialect.cancel() else { return };
+        if input.as_ref().is_none_or(|to| to.try_send(cancel).is_err()) {
+            return;
+        }
+        let ending = async {
+            while self.talk.dialect.is_at_work()
+                && let Some(line) = lines.recv().await
+            {
+                self.talk.heed(&line, input, host, false);
+            }
+        };
+        let _ = timeout(CANCEL_PATIENCE, ending).await;
+    }
+
+    fn restart(&mut self, argv: &[String], prompt: String) -> Result<(), StartError> {
+        let Talk { spec, dialect, .. } = &self.talk;
+        let outputs = outputs(spec, dialect, Kept::reopen)?;
+        self.process = Process::start(spec, &self.program, dialect, argv, prompt.into_bytes(), outputs)?;
+        Ok(())
+    }
+
     /// Goes on until the agent's process ends (`None`) or has to be ended.
     async fn take_turns(
         &mut self,
-        mut orders: watch::Receiver<Order>,
+        orders: &mut watch::Receiver<Order>,
         host: &mut impl Host,
-        learned: &mut Learned,
     ) -> Option<Stop> {
-        let mut exited = std::pin::pin!(until_exit(&mut self.child, self.leader.pid));
-        let mut time_limit =
-            std::pin::pin!(sleep(self.limits.timeout.saturating_sub(self.started_at.elapsed())));
+        let limits = self.talk.spec.limits;
+        let Process { child, lines, input, leader, .. } = &mut self.process;
+        let mut exited = std::pin::pin!(until_exit(child, leader.pid));
+        let mut time_limit = std::pin::pin!(sleep(limits.timeout.saturating_sub(self.started_at.elapsed())));
         // An order that was given before anybody listened counts as well.
         orders.mark_changed();
-        let mut interrupt_at: Option<Instant> = None;
+        let (mut interrupt_at, mut leave_at): (Option<Instant>, Option<Instant>) = (None, None);
         loop {
             tokio::select! {
-                () = &mut exited => return None,
+                () = &mut exited => break,
                 () = &mut time_limit => return Some(Stop::TimedOut),
                 () = reach(interrupt_at) => return Some(Stop::Interrupted),
-                order = next_order(&mut orders) => match order {
+                () = reach(leave_at) => return None,
+                order = next_order(orders) => match order {
                     Order::Proceed => {}
                     Order::Cancel => return Some(Stop::Cancelled),
                     Order::Interrupt => {
-                        interrupt_at.get_or_insert_with(|| Instant::now() + self.limits.interrupt_after);
+                        interrupt_at.get_or_insert_with(|| Instant::now() + limits.interrupt_after);
                     }
                 },
-                Some(line) = self.lines.recv() => {
-                    let Some(fact) = claude::read_line(&line) else { continue };
-                    learned.take(&fact);
-                    host.learn(&fact);
-                    let Progress::Turn(turn) = fact else { continue };
-                    let wanted = self.input.is_some() && interrupt_at.is_none() && !turn.is_error;
-                    let prompt = wanted.then(|| host.another_turn(&turn)).flatten();
-                    let sent = self.input.as_ref().zip(prompt).is_some_and(|(input, prompt)| {
-                        input.try_send(claude::user_line(&prompt)).is_ok()
-                    });
-                    if sent {
-                        learned.begin_turn();
-                    } else {
-                        // Without more input the agent finishes what it has under way and ends.
-                        self.input = None;
+                Some(line) = lines.recv() => {
+                    self.talk.heed(&line, input, host, interrupt_at.is_none());
+                    if input.is_none() && self.talk.dialect.may_linger() {
+                        leave_at.get_or_insert_with(|| Instant::now() + LEAVE_PATIENCE);
                     }
                 }
             }
         }
-    }
-}
-
-fn learn(line: &[u8], learned: &mut Learned, host: &mut impl Host) {
-    if let Some(fact) = claude::read_line(line) {
-        learned.take(&fact);
-        host.learn(&fact);
-    }
-}
-
-/// Kills a process group that nobody will end in order.
-#[derive(Debug)]
-struct Leash {
-    group: Pid,
-    /// The leader has not been waited for, so the number is still the run's.
-    is_held: bool,
-}
-
-impl Drop for Leash {
-    fn drop(&mut self) {
-        if self.is_held {
-            let _ = killpg(self.group, Signal::SIGKILL);
+        if !self.talk.dialect.has_dialogue() {
+            // What it said last may ask for a turn in another process.
+            let last = async {
+                while let Some(line) = lines.recv().await {
+                    self.talk.heed(&line, input, host, interrupt_at.is_none());
+                }
+            };
+            let _ = timeout(LAST_WORDS, last).await;
         }
+        None
     }
-}
 
-fn command(spec: &Spec, program: &Path) -> Command {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that starts agents")]
-    let mut command = std::process::Command::new(program);
-    match spec.adapter {
-        Adapter::Command => command.args(&spec.command[1..]),
-        Adapter::Claude => command.args(claude::claude_argv(spec)),
-    };
-    command.current_dir(&spec.cwd).env_clear().envs(whole_environment(spec));
-    let mut command = Command::from(command);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    command
-}
-
-/// What the run may see of ours, and what is ringback's own.
-fn whole_environment(spec: &Spec) -> BTreeMap<String, String> {
-    let mut env: Environment = spec.env.clone();
-    env.set(RUN, spec.run_id.to_string());
-    if let Some(mcp) = &spec.mcp {
-        env.set(MCP_URL, mcp.url.as_str());
-        env.set(MCP_TOKEN, mcp.token.reveal());
-    }
-    if spec.adapter == Adapter::Claude {
-        for (name, value) in claude::switches(spec) {
-            env.set(name, value);
-        }
-    }
-    env.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-fn first_input(spec: &Spec) -> Vec<u8> {
-    match spec.adapter {
-        Adapter::Command => spec.prompt.clone().into_bytes(),
-        Adapter::Claude => claude::user_line(&spec.prompt),
-    }
-}
-
-/// Writes the prompt and what follows; closes the input when nothing can follow any more.
-async fn feed(mut stdin: ChildStdin, first: Vec<u8>, mut more: mpsc::Receiver<Vec<u8>>) {
-    let mut next = Some(first);
-    while let Some(bytes) = next {
-        // A program is free not to read its input; whether it did its work is seen from how it ends.
-        if stdin.write_all(&bytes).await.is_err() {
+    /// Adds what the agent does not say but keeps.
+    async fn reckon(&mut self) {
+        /// How far the clocks of two file systems may be apart.
+        const SLACK: Duration = Duration::from_secs(2);
+        let Talk { spec, learned, .. } = &mut self.talk;
+        if spec.adapter != Adapter::Codex {
             return;
         }
-        next = more.recv().await;
+        let env = |name| spec.env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = env("CODEX_HOME").or_else(|| Some(env("HOME")?.join(".codex")));
+        let since = self.since.checked_sub(SLACK).unwrap_or(self.since);
+        let account = match (home, learned.session_id.clone()) {
+            (Some(home), Some(id)) => {
+                // Files of any size: off the runtime's own threads.
+                let read = move || codex::account(&home, id.as_str(), since);
+                tokio::task::spawn_blocking(read).await.ok().flatten()
+            }
+            _ => None,
+        };
+        learned.reckon(account, spec.max_cost_usd);
     }
 }
 
-/// Waits until the process has ended, and leaves it to be waited for: until then its number, which is that of its
-/// group, is not given to anybody else.
-#[cfg(target_os = "linux")]
-async fn until_exit(_child: &mut Child, pid: i32) {
-    use nix::errno::Errno;
-    use nix::sys::wait::{Id, WaitPidFlag, waitid};
-
-    let (ended, wait) = tokio::sync::oneshot::channel();
-    let watch = move || {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-        while waitid(Id::Pid(Pid::from_raw(pid)), flags) == Err(Errno::EINTR) {}
-        let _ = ended.send(());
-    };
-    // A thread of its own: it waits as long as the run, and a runtime that stops must not wait for it.
-    match std::thread::Builder::new().name("ringback-run".to_owned()).spawn(watch) {
-        Ok(_) => drop(wait.await),
-        Err(error) => {
-            tracing::warn!(%error, "no thread to watch the agent with; the run is ended by its time limit");
-            pending().await
+impl Talk {
+    /// Takes in a line of the agent, and answers where there is something to answer. Without more input an agent
+    /// finishes what it has under way and ends.
+    fn heed(
+        &mut self,
+        line: &[u8],
+        input: &mut Option<mpsc::Sender<Vec<u8>>>,
+        host: &mut impl Host,
+        may_go_on: bool,
+    ) {
+        for step in self.dialect.read(line) {
+            let fact = match step {
+                Step::Tell(fact) => fact,
+                Step::Send(bytes) => {
+                    // One that does not read what it is told cannot go on.
+                    if input.as_ref().is_some_and(|to| to.try_send(bytes).is_err()) {
+                        *input = None;
+                    }
+                    continue;
+                }
+            };
+            self.learned.take(&fact);
+            host.learn(&fact);
+            let Progress::Turn(turn) = fact else { continue };
+            let prompt = (may_go_on && !turn.is_error).then(|| host.another_turn(&turn)).flatten();
+            let session = self.learned.session_id.as_ref();
+            let next = prompt
+                .and_then(|prompt| Some((self.dialect.another_turn(&self.spec, session, &prompt)?, prompt)));
+            let goes_on = match next {
+                Some((Next::Say(bytes), _)) => input.as_ref().is_some_and(|to| to.try_send(bytes).is_ok()),
+                Some((Next::Start(argv), prompt)) => {
+                    self.next = Some((argv, prompt));
+                    false
+                }
+                None => false,
+            };
+            if goes_on {
+                self.learned.begin_turn();
+            } else {
+                *input = None;
+            }
         }
     }
-}
-
-/// Waits until the process has ended. There is no way here to leave it to be waited for.
-#[cfg(not(target_os = "linux"))]
-async fn until_exit(child: &mut Child, _pid: i32) {
-    let _ = child.wait().await;
 }
 
 async fn reach(at: Option<Instant>) {

@@ -25,6 +25,8 @@ pub struct Spec {
     pub cwd: PathBuf,
     /// What it is told, on standard input.
     pub prompt: String,
+    /// What it is told instead, should a fork turn out to be impossible only when the agent runs.
+    pub prompt_without_history: Option<String>,
     /// What it sees of our environment.
     pub env: Environment,
     /// How it reaches ringback's tools; `None` = not at all.
@@ -56,6 +58,10 @@ pub enum Adapter {
     Command,
     /// Claude Code, headless, JSON lines both ways.
     Claude,
+    /// Codex: `exec`, a process per turn, JSON lines out.
+    Codex,
+    /// Any agent that speaks the Agent Client Protocol on its standard input and output.
+    Acp,
 }
 
 /// The conversation of a run.
@@ -68,10 +74,10 @@ pub enum Session {
     },
     /// With the history of another session, which stays as it is.
     Fork {
-        /// The session to fork. Claude Code's ids are UUIDs.
+        /// The session to fork. The ids of Claude Code and Codex are UUIDs.
         of: SessionId,
-        /// Id of the new session.
-        id: Uuid,
+        /// Id of the new session; `None` = the agent chooses one.
+        id: Option<Uuid>,
     },
     /// Without history; the agent names the session itself, or has none.
     Unnamed,
@@ -178,8 +184,9 @@ impl Spec {
             return invalid("tool", tool);
         }
         // The id was read from a file name: only a UUID is certain to be taken for an id and not for a flag or a
-        // name to search for.
+        // name to search for. Over the protocol it is no word of a command line.
         if let Session::Fork { of, .. } = &self.session
+            && self.adapter != Adapter::Acp
             && of.as_str().parse::<Uuid>().is_err()
         {
             return invalid("session", of.as_str());

@@ -395,6 +395,7 @@ async fn a_replayed_delivery_is_due_at_once_and_keeps_its_event_and_its_attempts
     assert_eq!(again.len(), 1);
     assert_eq!((again[0].delivery.id, again[0].delivery.event_id), (id, event(1, "s").id));
     assert_eq!((again[0].delivery.attempts, again[0].tries), (0, 2), "`backoff` begins anew, numbers go on");
+    assert_eq!(again[0].delivery.created_at, t(5000), "a machine that is offline gives it up at once");
     store.settle(vec![ended(id, DeliveryState::Delivered, 3, 5000)]).await.unwrap();
     let detail = store.delivery(id).await.unwrap().unwrap();
     assert_eq!(detail.attempts.iter().map(|a| a.number).collect::<Vec<_>>(), [1, 2, 3]);

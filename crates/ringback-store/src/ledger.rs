@@ -65,8 +65,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// of them asks until nothing comes back.
     async fn prune_runs(&self, before: Timestamp, limit: usize) -> Result<Vec<RunId>, Error>;
 
-    /// Returns what the runs that ended at `since` or later cost together, in US dollars. An unknown cost counts as
-    /// nothing, and so does a run that is open.
+    /// Returns what the runs that ended at `since` or later count for together, in US dollars: what they were charged,
+    /// else what they cost. An unknown cost counts as nothing, and so does a run that is open.
     async fn cost_since(&self, since: Timestamp) -> Result<f64, Error>;
 }
 
@@ -180,7 +180,7 @@ pub(crate) fn ended_at(run: &Run) -> Option<Timestamp> {
     run.state.is_terminal().then(|| run.ended_at.unwrap_or(run.created_at))
 }
 
-/// What a run counts for; what is no number counts for nothing.
+/// What a run counts for: what was decided at its end, else what it cost. What is no number counts for nothing.
 pub(crate) fn cost_usd(run: &Run) -> Option<f64> {
-    run.cost_usd.filter(|cost| cost.is_finite())
+    run.charged_usd.or(run.cost_usd).filter(|cost| cost.is_finite())
 }

@@ -22,6 +22,7 @@ use ringback_model::{
     Activity, Agent, Attempt, Delivery, DeliveryId, DeliveryState, EndpointName, Event, SessionId,
     SessionState, Timestamp,
 };
+use tokio::sync::watch;
 
 mod error;
 mod latency;
@@ -37,7 +38,7 @@ pub mod contract;
 pub use error::Error;
 pub use ledger::{Accept, Accepted, CallKey, Ledger, PRUNED_AT_ONCE, RunQuery, Save};
 pub use memory::{MAX_FINISHED, MAX_PENDING, MemoryStore};
-pub use sqlite::SqliteStore;
+pub use sqlite::{Repaired, SqliteStore, check, repair};
 
 /// What ringback keeps between two moments.
 ///
@@ -109,9 +110,10 @@ pub trait Store: Send + Sync + 'static {
         at: Timestamp,
     ) -> Result<u64, Error>;
 
-    /// Makes finished deliveries pending again and returns how many: nothing of `backoff` used up, due at `now`.
-    /// Event, earlier attempts and their numbering stay. Pending ones are never touched, nor is what ends while
-    /// this runs, nor what a full queue (in memory only) has no room for.
+    /// Makes finished deliveries pending again and returns how many: nothing of `backoff` used up, due at
+    /// `now`, and created then too: old age starts anew. Event, earlier attempts and their numbering stay. Pending
+    /// ones are never touched, nor is what ends while this runs, nor what a full queue (in memory only) has no room
+    /// for.
     ///
     /// Works in steps: after an error, or a kill in the middle, some are pending and the rest is as it was.
     async fn replay(&self, replay: Replay, now: Timestamp) -> Result<u64, Error>;
@@ -156,6 +158,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns the counts over all endpoints. Costs the same with any number of rows.
     async fn totals(&self) -> Result<Totals, Error>;
+
+    /// What keeps the store from working, as of the last tries, and every change of that; `None` = nothing. Ends
+    /// when a later try ([`probe`](Store::probe)) works; a corrupt file stays one until the store is opened anew.
+    fn trouble(&self) -> watch::Receiver<Option<Error>>;
+
+    /// Writes and reads something of no consequence, so that [`trouble`](Store::trouble) is true of now.
+    async fn probe(&self) -> Result<(), Error>;
 
     /// Finishes what was asked before, writes everything to its final place and lets go of the file. Every later
     /// call says [`Error::Closed`]; a second close does nothing.

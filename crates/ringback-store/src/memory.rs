@@ -18,6 +18,7 @@ use ringback_model::{
     Attempt, Delivery, DeliveryId, DeliveryState, EndpointName, Event, EventId, SessionId, SessionState,
     Timestamp,
 };
+use tokio::sync::watch;
 
 use self::ledger::Runs;
 use crate::latency::{WINDOW, percentiles};
@@ -284,6 +285,7 @@ impl Tables {
         endpoint.pending.insert((now, id));
         queued.delivery.state = DeliveryState::Pending;
         queued.delivery.attempts = 0;
+        queued.delivery.created_at = now;
         queued.delivery.due_at = now;
         let number = queued.event;
         self.finished.retain(|(_, finished)| *finished != number);
@@ -536,6 +538,15 @@ impl Store for MemoryStore {
             totals.dropped += at.dropped;
         }
         Ok(totals)
+    }
+
+    fn trouble(&self) -> watch::Receiver<Option<Error>> {
+        // Memory has none: nobody will ever say anything.
+        watch::channel(None).1
+    }
+
+    async fn probe(&self) -> Result<(), Error> {
+        self.tables().map(|_| ())
     }
 
     async fn close(&self) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use crate::program::Program;
 /// The variable that names the directory whose `node_modules/.bin` holds the CLIs. `cargo xtask test` sets it.
 const PLACE: &str = "RINGBACK_AGENTS";
 
-/// Claude Code and Codex, as pinned in `agents/package.json`.
+/// Claude Code, Codex and OpenCode, as pinned in `agents/package.json`.
 pub struct Agents {
     bin: PathBuf,
 }
@@ -52,6 +52,34 @@ impl Agents {
         home.spawn_with(self.bin.join("claude"), &all, &env)
     }
 
+    /// Where the CLI `codex` is, for whoever starts it by itself.
+    pub fn codex_path(&self) -> PathBuf {
+        self.bin.join("codex")
+    }
+
+    /// Where the CLI `opencode` is; `None` after saying that the test named here is skipped: it is pinned for Linux on
+    /// x64 alone.
+    pub fn opencode_path(&self, test: &str) -> Option<PathBuf> {
+        let path = self.bin.join("../opencode-linux-x64-baseline/bin/opencode");
+        match path.canonicalize() {
+            Ok(path) => Some(path),
+            Err(_) => {
+                skipped(test, &format!("there is no {}", path.display()));
+                None
+            }
+        }
+    }
+
+    /// Makes Codex in this home talk to `model`, as the model `name`, with the key in the variable `SCRIPTED_KEY`.
+    pub fn configure_codex(&self, home: &Home, model: &ModelServer, name: &str) {
+        let config = format!(
+            "model = \"{name}\"\nmodel_provider = \"scripted\"\n\n[model_providers.scripted]\nname = \"scripted\"\n\
+             base_url = \"{}/v1\"\nwire_api = \"responses\"\nenv_key = \"SCRIPTED_KEY\"\n",
+            model.url()
+        );
+        home.write(".codex/config.toml", config);
+    }
+
     /// Starts `codex exec --json PROMPT` with `args` before the prompt, in the home's project. `name` is the model
     /// that Codex believes to talk to: `gpt-6.1-sol` gets its code mode (one tool, `exec`), `gpt-5.5` the plain tools.
     pub fn codex(
@@ -62,12 +90,7 @@ impl Agents {
         prompt: &str,
         args: &[&str],
     ) -> Program {
-        let config = format!(
-            "model = \"{name}\"\nmodel_provider = \"scripted\"\n\n[model_providers.scripted]\nname = \"scripted\"\n\
-             base_url = \"{}/v1\"\nwire_api = \"responses\"\nenv_key = \"SCRIPTED_KEY\"\n",
-            model.url()
-        );
-        home.write(".codex/config.toml", config);
+        self.configure_codex(home, model, name);
         let mut all = vec!["exec", "--json", "--sandbox", "danger-full-access"];
         all.extend_from_slice(args);
         all.push(prompt);

@@ -182,6 +182,12 @@ impl FakeDiscord {
     }
 }
 
+/// Whether a webhook's body is in order; the words of the refusal if not.
+pub fn check_discord_message(body: &[u8]) -> Result<(), String> {
+    let message: Message = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    message.check().map_err(|Refusal(_, _, why)| why)
+}
+
 /// An answer in Discord's form: status, code and message.
 struct Refusal(u16, u64, String);
 
@@ -217,7 +223,10 @@ impl State {
                 self.check_bot(request, query)?;
                 self.create_message(channel, request)
             }
-            ["api", "v10", "webhooks", id, token] => self.execute_webhook(id, token, query, request),
+            // An entry of `webhooks` keeps its path where the host is not Discord's.
+            ["api", "webhooks", id, token] | ["api", "v10", "webhooks", id, token] => {
+                self.execute_webhook(id, token, query, request)
+            }
             _ => Err(Refusal(404, 0, "404: Not Found".to_owned())),
         }
     }

@@ -6,7 +6,8 @@ use std::io;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 /// Headers and body of a request or an answer.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +62,25 @@ impl Request {
     /// The target without its query.
     pub(crate) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
+    }
+}
+
+/// Takes connections and plays `play` on each until this future is dropped.
+pub(crate) async fn serve<F>(listener: TcpListener, play: impl Fn(BufReader<TcpStream>) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { return };
+                // Without this the answer waits for the peer's delayed acknowledgement, and latencies mean nothing.
+                let _ = stream.set_nodelay(true);
+                connections.spawn(play(BufReader::new(stream)));
+            }
+            Some(_) = connections.join_next() => {}
+        }
     }
 }
 

@@ -22,6 +22,8 @@ mod home;
 mod http;
 mod model_server;
 mod program;
+mod providers;
+mod proxy;
 mod receiver;
 mod signature;
 
@@ -29,11 +31,13 @@ pub use nix::sys::signal::Signal;
 
 pub use agents::{Agents, is_ci, skipped};
 pub use daemon::Daemon;
-pub use discord::{DiscordFault, DiscordMessage, FakeDiscord, FakeDiscordConfig};
+pub use discord::{DiscordFault, DiscordMessage, FakeDiscord, FakeDiscordConfig, check_discord_message};
 pub use home::Home;
 pub use http::{Message, Reply, request};
 pub use model_server::{Asked, ModelRequest, ModelServer, Script, Truth, Turn};
 pub use program::{Ended, Line, Program, Stream};
+pub use providers::{FakeProvider, Service};
+pub use proxy::{Asked as ProxyAsked, Proxy};
 pub use receiver::{Answer, Received, Receiver};
 pub use signature::Unverified;
 

@@ -77,7 +77,8 @@ impl ModelServer {
             grew: watch::Sender::new(0),
         });
         let mut serving = JoinSet::new();
-        serving.spawn(accept(listener, shared.clone()));
+        let of_server = shared.clone();
+        serving.spawn(http::serve(listener, move |stream| serve(stream, of_server.clone())));
         ModelServer { addr, shared, _serving: serving }
     }
 
@@ -162,22 +163,7 @@ impl Shared {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { return };
-                connections.spawn(serve(stream, shared.clone()));
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    let _ = stream.set_nodelay(true);
-    let mut stream = BufReader::new(stream);
+async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
     while let Ok(Some(request)) = http::read_request(&mut stream).await {
         // A client that goes away in mid-answer has ended its turn in its own way: there is nothing to tell it.
         if !matches!(route(&mut stream, &request, &shared).await, Ok(Connection::Kept)) {

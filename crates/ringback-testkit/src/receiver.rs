@@ -142,7 +142,8 @@ impl Receiver {
             arrived: watch::Sender::new(0),
         });
         let mut serving = JoinSet::new();
-        serving.spawn(accept(listener, shared.clone()));
+        let of_server = shared.clone();
+        serving.spawn(http::serve(listener, move |stream| serve(stream, of_server.clone())));
         Receiver { addr, shared, serving }
     }
 
@@ -214,23 +215,7 @@ impl Receiver {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { return };
-                connections.spawn(serve(stream, shared.clone()));
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    // Without this the answer waits for the peer's delayed acknowledgement, and latencies mean nothing.
-    let _ = stream.set_nodelay(true);
-    let mut stream = BufReader::new(stream);
+async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
     while let Ok(Some(request)) = http::read_request(&mut stream).await {
         let _in_flight = InFlight::new(&shared);
         let received = record(&shared, request);

@@ -1,6 +1,6 @@
 //! The one HTTP client of the process: one attempt in, one [`Reply`] out.
 //!
-//! It follows no redirect, obeys no proxy of the environment, decompresses nothing and repeats nothing that the
+//! It follows no redirect, uses no proxy that it was not given, decompresses nothing and repeats nothing that the
 //! receiver may have seen. It goes only where its [`Policy`] allows: the URL is judged before anything is done, and
 //! the addresses of a name when a connection is made. It does not know events, signatures or what a status means.
 
@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{LOCATION, RETRY_AFTER};
+use http::header::{LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER};
 use reqwest::dns::Resolve;
 use reqwest::{Response, Url, redirect};
 use ringback_model::delivery::{Answer, Reply};
@@ -20,7 +20,8 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 
 use crate::failure;
-use crate::guard::{self, Policy};
+use crate::guard::{self, Denied, Policy};
+use crate::proxy::{Proxies, Proxy};
 use crate::redact::Hidden;
 use crate::resolve::{Guarded, SystemResolver, is_ours};
 
@@ -38,6 +39,8 @@ const IDLE_PER_HOST: usize = 16;
 /// Shorter than the shortest keep-alive in common use (five seconds, Node.js): we hang up first, so that no attempt
 /// is lost to a connection that the receiver closes at the same instant.
 const IDLE_FOR: Duration = Duration::from_secs(4);
+/// How long a name is looked up that a proxy will look up anyway.
+const LOOKUP: Duration = Duration::from_secs(2);
 
 /// Sends attempts. Clones are cheap and share the idle connections.
 #[derive(Clone)]
@@ -50,6 +53,7 @@ pub struct Client {
 struct Ground {
     tls: ClientConfig,
     names: Arc<dyn Resolve>,
+    proxies: Option<Proxies>,
     /// Those in use. Held for lookups only.
     reaches: Mutex<HashMap<Arc<Policy>, Weak<Reach>>>,
 }
@@ -61,6 +65,8 @@ struct Reach {
     /// For URLs with one of ringback's own ports, which are allowed on other machines: made when there is one, since
     /// a resolver does not learn the port. Held for lookups only.
     own_ports: Mutex<HashMap<u16, reqwest::Client>>,
+    /// Those that go through a proxy and nowhere else: made when there is a URL for it. Held for lookups only.
+    proxied: Mutex<HashMap<Proxy, reqwest::Client>>,
 }
 
 /// The client cannot be made.
@@ -117,8 +123,27 @@ impl Client {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let ground = Arc::new(Ground { tls, names, reaches: Mutex::default() });
-        let reach = ground.reach(Policy::default())?;
+        Client::on(Ground { tls, names, proxies: None, reaches: Mutex::default() }, Policy::default())
+    }
+
+    /// The same client, with the URLs that these are for going through these proxies.
+    ///
+    /// A proxy may be at any address that is not refused always. What it is asked for is judged before: a URL as
+    /// always, and the addresses of a name as far as they are known here. Where the proxy then connects to is its own
+    /// doing.
+    ///
+    /// # Errors
+    ///
+    /// The HTTP library cannot be set up.
+    pub fn through(&self, proxies: Proxies) -> Result<Self, Error> {
+        let (tls, names) = (self.ground.tls.clone(), Arc::clone(&self.ground.names));
+        let ground = Ground { tls, names, proxies: Some(proxies), reaches: Mutex::default() };
+        Client::on(ground, Policy::clone(&self.reach.policy))
+    }
+
+    fn on(ground: Ground, policy: Policy) -> Result<Self, Error> {
+        let ground = Arc::new(ground);
+        let reach = ground.reach(policy)?;
         Ok(Client { reach, ground })
     }
 
@@ -165,17 +190,53 @@ impl Client {
         };
         guard::vet_url(&url, &self.reach.policy, is_ours)
             .map_err(|denied| Failure::Blocked(denied.to_string()))?;
-        let hidden = Hidden::of(&url).and_headers(&headers);
-        let http = self.http(&url).map_err(|error| failure::classify(&error, &hidden))?;
+        let proxy = self.ground.proxies.as_ref().and_then(|proxies| proxies.of_url(&url));
+        let mut hidden = Hidden::of(&url).and_headers(&headers);
+        if let Some(credentials) = proxy.as_ref().and_then(|proxy| proxy.credentials.clone()) {
+            hidden = hidden.and_headers(&HeaderMap::from_iter([(PROXY_AUTHORIZATION, credentials)]));
+        }
+        let failed = |error: reqwest::Error| failure::classify(&error, &hidden);
+        let http = match &proxy {
+            Some(proxy) => self.proxied(proxy, &hidden)?,
+            None => self.http(&url).map_err(failed)?,
+        };
         let began = Instant::now();
         let exchange = async {
-            let response = http.post(url.clone()).headers(headers).body(body).send().await?;
-            read(response, &url, &hidden, began, now).await
+            if proxy.is_some() {
+                self.vet_name(&url).await?;
+            }
+            let response = http.post(url.clone()).headers(headers).body(body).send().await.map_err(failed)?;
+            read(response, &url, &hidden, began, now).await.map_err(failed)
         };
-        match tokio::time::timeout(timeout, exchange).await {
-            Ok(Ok(answered)) => Ok(answered),
-            Ok(Err(error)) => Err(failure::classify(&error, &hidden)),
-            Err(_elapsed) => Err(Failure::Timeout),
+        tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(Failure::Timeout))
+    }
+
+    /// What makes connections to a proxy.
+    fn proxied(&self, proxy: &Proxy, hidden: &Hidden) -> Result<reqwest::Client, Failure> {
+        let policy = Proxy::policy(&self.reach.policy.own_ports);
+        proxy.vet(&policy).map_err(|denied| Failure::Blocked(format!("the proxy: {denied}")))?;
+        let mut proxied = self.reach.proxied.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(http) = proxied.get(proxy) {
+            return Ok(http.clone());
+        }
+        let http = self.ground.proxied(proxy, policy).map_err(|error| failure::classify(&error, hidden))?;
+        proxied.insert(proxy.clone(), http.clone());
+        Ok(http)
+    }
+
+    /// Judges the addresses of a URL's name where somebody else will look it up to connect. One that is not known
+    /// here passes: behind a proxy there often is no DNS for the rest of the world.
+    async fn vet_name(&self, url: &Url) -> Result<(), Failure> {
+        let policy = &self.reach.policy;
+        let port = url.port_or_known_default().filter(|port| policy.own_ports.contains(port));
+        let Some(Ok(name)) = url.domain().map(str::parse) else { return Ok(()) };
+        let names = self.ground.guarded(Arc::clone(policy), port.unwrap_or(0));
+        match tokio::time::timeout(LOOKUP, names.resolve(name)).await {
+            Ok(Err(error)) => match error.downcast_ref::<Denied>() {
+                Some(denied) => Err(Failure::Blocked(denied.to_string())),
+                None => Ok(()),
+            },
+            _ => Ok(()),
         }
     }
 
@@ -210,16 +271,38 @@ impl Ground {
         }
         let policy = Arc::new(policy);
         let http = self.http(&policy, 0)?;
-        let reach = Arc::new(Reach { policy: Arc::clone(&policy), http, own_ports: Mutex::default() });
+        let reach = Arc::new(Reach {
+            policy: Arc::clone(&policy),
+            http,
+            own_ports: Mutex::default(),
+            proxied: Mutex::default(),
+        });
         reaches.retain(|_, reach| reach.strong_count() > 0);
         reaches.insert(policy, Arc::downgrade(&reach));
         Ok(reach)
     }
 
     fn http(&self, policy: &Arc<Policy>, own_port: u16) -> Result<reqwest::Client, reqwest::Error> {
-        let guarded = Guarded { names: Arc::clone(&self.names), policy: Arc::clone(policy), own_port };
+        self.builder(self.guarded(Arc::clone(policy), own_port)).build()
+    }
+
+    /// A client that connects to this proxy and nothing else.
+    fn proxied(&self, proxy: &Proxy, policy: Policy) -> Result<reqwest::Client, reqwest::Error> {
+        let port = proxy.url.port_or_known_default().filter(|port| policy.own_ports.contains(port));
+        let mut all = reqwest::Proxy::all(proxy.url.clone())?;
+        if let Some(credentials) = &proxy.credentials {
+            all = all.custom_http_auth(credentials.clone());
+        }
+        self.builder(self.guarded(Arc::new(policy), port.unwrap_or(0))).proxy(all).build()
+    }
+
+    fn guarded(&self, policy: Arc<Policy>, own_port: u16) -> Guarded {
+        Guarded { names: Arc::clone(&self.names), policy, own_port }
+    }
+
+    fn builder(&self, guarded: Guarded) -> reqwest::ClientBuilder {
         #[expect(clippy::disallowed_methods, reason = "this is the one guarded client")]
-        let http = reqwest::Client::builder()
+        reqwest::Client::builder()
             .tls_backend_preconfigured(self.tls.clone())
             .dns_resolver(guarded)
             .redirect(redirect::Policy::none())
@@ -229,8 +312,6 @@ impl Ground {
             .tcp_nodelay(true)
             .pool_max_idle_per_host(IDLE_PER_HOST)
             .pool_idle_timeout(IDLE_FOR)
-            .build()?;
-        Ok(http)
     }
 }
 

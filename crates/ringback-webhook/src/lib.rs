@@ -8,8 +8,11 @@
 //! is `ringback_model::delivery`) or reads a clock: the instant is always an argument.
 
 pub mod client;
+pub mod format;
 pub mod guard;
+pub mod proxy;
 pub mod request;
+pub mod senders;
 pub mod sign;
 pub mod verify;
 

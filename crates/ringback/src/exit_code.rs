@@ -82,6 +82,10 @@ impl From<supervise::Error> for Error {
                 ))
                 .mend("run the newer ringback, or name another state directory with RINGBACK_STATE_DIR")
             }
+            supervise::Error::Store { path, error: error @ ringback_store::Error::Corrupt(_) } => {
+                Error::usage(format!("cannot open {}: {error}; it is untouched", path.display()))
+                    .mend("run `ringback doctor --repair`: it moves the file aside and keeps what can be read")
+            }
             error @ supervise::Error::Store { .. } => {
                 Error::usage(error.to_string()).mend("name another state directory with RINGBACK_STATE_DIR")
             }

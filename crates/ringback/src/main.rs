@@ -2,6 +2,7 @@
 
 mod cli;
 mod exit_code;
+mod fault;
 mod output;
 mod receiver;
 

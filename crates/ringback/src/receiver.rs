@@ -15,8 +15,10 @@ use ringback_webhook::verify::{self, TOLERANCE};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::fault::{self, Fault};
+
 /// Longest body that is taken, in bytes.
-const MAX_BODY: usize = 1024 * 1024;
+pub(crate) const MAX_BODY: usize = 1024 * 1024;
 
 /// One request as it came.
 pub(crate) struct Received {
@@ -33,12 +35,15 @@ pub(crate) struct Manner {
     pub(crate) delay: Duration,
     /// Never answer.
     pub(crate) hang: bool,
+    /// What is wrong with the answers.
+    pub(crate) fault: Option<Fault>,
 }
 
+/// What every request needs.
 #[derive(Clone)]
-struct Parts {
+pub(crate) struct Parts {
     keys: Arc<[Key]>,
-    manner: Manner,
+    pub(crate) manner: Manner,
     out: mpsc::Sender<Received>,
 }
 
@@ -50,7 +55,10 @@ pub(crate) async fn serve(
     out: mpsc::Sender<Received>,
 ) -> std::io::Result<()> {
     let parts = Parts { keys: Key::all(secrets).into(), manner, out };
-    axum::serve(listener, Router::new().fallback(take).with_state(parts)).await
+    match manner.fault {
+        Some(fault) => fault::serve(listener, fault, parts).await,
+        None => axum::serve(listener, Router::new().fallback(take).with_state(parts)).await,
+    }
 }
 
 async fn take(State(parts): State<Parts>, request: Request) -> Response {
@@ -58,17 +66,28 @@ async fn take(State(parts): State<Parts>, request: Request) -> Response {
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
         return (StatusCode::PAYLOAD_TOO_LARGE, "body too large\n").into_response();
     };
-    let verdict = (!parts.keys.is_empty())
-        .then(|| verify::verify(&head.headers, &body, &parts.keys, clock::now(), TOLERANCE));
-    let is_refused = verdict.as_ref().is_some_and(|v| !v.is_authentic());
-    // Nobody listening any more means that the program is about to end.
-    let _ = parts.out.send(Received { headers: head.headers, body, verdict }).await;
+    let status = parts.take(head.headers, body).await;
     if parts.manner.hang {
         std::future::pending::<()>().await;
     }
     tokio::time::sleep(parts.manner.delay).await;
-    if is_refused && parts.manner.status.is_success() {
-        return (StatusCode::UNAUTHORIZED, "signature does not match\n").into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        return (status, "signature does not match\n").into_response();
     }
-    parts.manner.status.into_response()
+    status.into_response()
+}
+
+impl Parts {
+    /// Verifies a request, hands it on, and gives the status of its answer.
+    pub(crate) async fn take(&self, headers: HeaderMap, body: Bytes) -> StatusCode {
+        let verdict = (!self.keys.is_empty())
+            .then(|| verify::verify(&headers, &body, &self.keys, clock::now(), TOLERANCE));
+        let is_refused = verdict.as_ref().is_some_and(|v| !v.is_authentic());
+        // Nobody listening any more means that the program is about to end.
+        let _ = self.out.send(Received { headers, body, verdict }).await;
+        if is_refused && self.manner.status.is_success() {
+            return StatusCode::UNAUTHORIZED;
+        }
+        self.manner.status
+    }
 }

@@ -1,4 +1,4 @@
-//! `[inbound]`, `[runs]`, `[workspaces]`, `[ping_budget]` and `[[notify]]`.
+//! `[inbound]`, `[runs]`, `[workspaces]` and `[ping_budget]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringback_model::budget;
-use ringback_model::{Secret, SessionId};
+use ringback_model::inbound::bounds::{Bound, Bounds, Caller};
+use ringback_model::inbound::is_source;
+use ringback_model::{Rate, Secret, SessionId};
+use ringback_runs::Adapter;
 
 use super::section::Section;
 use crate::env::Env;
@@ -22,8 +25,10 @@ pub struct Inbound {
     pub secret: Option<Secret>,
     /// Longest body of `/hook/agent`, in bytes.
     pub max_body: usize,
-    /// Accepted calls per minute over all routes; `None` = no bound.
-    pub rate_per_minute: Option<u32>,
+    /// Accepted calls over all routes; `None` = no bound.
+    pub rate: Option<Rate>,
+    /// Bounds of single callers.
+    pub bounds: Bounds,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
 }
@@ -45,6 +50,10 @@ pub struct Runs {
     pub max_turns: u32,
     /// US dollars of one run; 0 = no bound.
     pub max_cost_usd: f64,
+    /// US dollars of all runs together until local midnight; 0 = no bound.
+    pub daily_cost_usd: f64,
+    /// Run once more what was interrupted by the end of ringback.
+    pub retry: bool,
     /// By name.
     pub agents: BTreeMap<String, AgentEntry>,
     /// By name.
@@ -57,7 +66,7 @@ pub struct Runs {
 #[derive(Clone, Debug)]
 pub struct AgentEntry {
     /// How it is spoken to.
-    pub adapter: ringback_runs::Adapter,
+    pub adapter: Adapter,
     /// Its argv.
     pub command: Vec<String>,
     /// Variables it gets beside the common ones.
@@ -75,46 +84,9 @@ pub struct Workspace {
     pub path: PathBuf,
     /// The pinned main session; `None` = the latest.
     pub main_session: Option<SessionId>,
+    /// Isolated runs get a fresh git worktree of it.
+    pub worktree: bool,
 }
-
-/// One `[[notify]]`.
-#[derive(Clone, Debug)]
-pub enum Notify {
-    /// A bot's direct messages or channel.
-    DiscordBot {
-        /// The bot's token.
-        token: Secret,
-        /// Whom it writes to: `Ok` = a user, `Err` = a channel.
-        target: Result<String, String>,
-        /// Scheme and host.
-        api_base: String,
-    },
-    /// A channel's webhook.
-    DiscordWebhook {
-        /// Its URL, which is a secret.
-        url: Secret,
-        /// Scheme and host, where it is another one.
-        api_base: Option<String>,
-    },
-    /// The daemon's standard output.
-    Console,
-}
-
-impl Notify {
-    /// The name of its queue: of where it leads, so that messages that wait are not led elsewhere when the list is
-    /// reordered. Holds no secret.
-    pub fn lane_name(&self) -> String {
-        match self {
-            Notify::DiscordBot { target: Ok(user), .. } => format!("notify:discord-user-{user}"),
-            Notify::DiscordBot { target: Err(channel), .. } => format!("notify:discord-channel-{channel}"),
-            Notify::DiscordWebhook { .. } => "notify:discord-webhook".to_owned(),
-            Notify::Console => CONSOLE.to_owned(),
-        }
-    }
-}
-
-/// The queue of the console, which stands in where no notifier is configured.
-pub const CONSOLE: &str = "notify:console";
 
 pub(super) fn inbound(top: &Section<'_>, env: &Env, base: &Path, never: &mut BTreeSet<String>) -> Inbound {
     let section = top.table("inbound");
@@ -170,29 +142,35 @@ pub(super) fn inbound(top: &Section<'_>, env: &Env, base: &Path, never: &mut BTr
             .and_then(|b| usize::try_from(b).ok())
             .unwrap_or(10 * 1024)
             .clamp(1, 25 << 20),
-        rate_per_minute: s.and_then(rate),
+        rate: s.and_then(rate),
+        bounds: s.map(bounds).unwrap_or_default(),
         trusted_proxies,
     };
     super::finish(section);
     inbound
 }
 
-/// `"600/m"`, `"10/s"`, `"1000/h"`, as calls per minute, at least one.
-fn rate(s: &Section<'_>) -> Option<u32> {
-    let text = s.text("rate")?;
-    let parsed = text.split_once('/').and_then(|(count, unit)| {
-        let count: u32 = count.trim().parse().ok().filter(|c| *c > 0)?;
-        match unit.trim() {
-            "s" => count.checked_mul(60),
-            "m" => Some(count),
-            "h" => Some((count / 60).max(1)),
-            _ => None,
-        }
-    });
-    if parsed.is_none() {
-        s.error("rate", "expected a rate such as \"600/m\"");
+fn rate(s: &Section<'_>) -> Option<Rate> {
+    let parsed = s.text("rate")?.parse::<Rate>();
+    if let Err(error) = &parsed {
+        s.error("rate", &error.to_string());
     }
-    parsed
+    parsed.ok()
+}
+
+/// `[inbound.sources.NAME]`.
+fn bounds(s: &Section<'_>) -> Bounds {
+    let mut bounds = Bounds::new();
+    for (name, entry) in s.tables("sources") {
+        let concurrency = entry.whole("concurrency", 1, 256).and_then(|n| u32::try_from(n).ok());
+        let bound = Bound { rate: rate(&entry), concurrency };
+        if !is_source(&name) {
+            s.error("sources", "the name of a source has 1 to 64 characters of A-Z a-z 0-9 . _ -");
+        }
+        bounds.insert(Caller::Source(name), bound);
+        entry.finish();
+    }
+    bounds
 }
 
 fn read_secret(s: &Section<'_>, key: &str, path: &Path) -> Option<Secret> {
@@ -210,7 +188,10 @@ pub(super) fn runs(top: &Section<'_>, env: &Env, never: BTreeSet<String>) -> Run
     let s = section.as_ref();
     let text = |key, default: &str| s.and_then(|s| s.text(key)).unwrap_or_else(|| default.to_owned());
     let whole = |key, from, to, default| s.and_then(|s| s.whole(key, from, to)).unwrap_or(default);
-    let mut agents = BTreeMap::from([("claude".to_owned(), AgentEntry::claude())]);
+    let mut agents = BTreeMap::from([
+        ("claude".to_owned(), AgentEntry::of(Adapter::Claude)),
+        ("codex".to_owned(), AgentEntry::of(Adapter::Codex)),
+    ]);
     for (name, entry) in s.map(|s| s.tables("agents")).unwrap_or_default() {
         let known = agents.remove(&name);
         if let Some(agent) = agent(&entry, &name, known) {
@@ -219,16 +200,18 @@ pub(super) fn runs(top: &Section<'_>, env: &Env, never: BTreeSet<String>) -> Run
         entry.finish();
     }
     let home = env.home().unwrap_or_else(|| PathBuf::from("/"));
-    let mut workspaces =
-        BTreeMap::from([("default".to_owned(), Workspace { path: home.clone(), main_session: None })]);
+    let mut workspaces = BTreeMap::from([(
+        "default".to_owned(),
+        Workspace { path: home.clone(), main_session: None, worktree: false },
+    )]);
     for (name, entry) in top.tables("workspaces") {
         let path = entry.text("path").map_or_else(|| home.clone(), |p| env.expand(&p));
         if !path.is_absolute() {
             entry.error("path", "expected an absolute path, or one that starts with ~/");
         }
         let main_session = entry.text("main_session").filter(|m| m != "latest").map(SessionId::new);
-        entry.later(&["worktree"]);
-        workspaces.insert(name, Workspace { path, main_session });
+        let worktree = entry.flag("worktree").unwrap_or(false);
+        workspaces.insert(name, Workspace { path, main_session, worktree });
         entry.finish();
     }
     let runs = Runs {
@@ -239,6 +222,8 @@ pub(super) fn runs(top: &Section<'_>, env: &Env, never: BTreeSet<String>) -> Run
         max_queued: u64::try_from(whole("max_queued", 0, 1_000_000, 1000)).unwrap_or(1000),
         max_turns: u32::try_from(whole("max_turns", 0, 1_000_000, 50)).unwrap_or(50),
         max_cost_usd: s.and_then(|s| s.amount("max_cost_usd")).unwrap_or(2.0),
+        daily_cost_usd: s.and_then(|s| s.amount("daily_cost_usd")).unwrap_or(20.0),
+        retry: s.and_then(|s| s.flag("retry")).unwrap_or(false),
         agents,
         workspaces,
         never,
@@ -250,55 +235,69 @@ pub(super) fn runs(top: &Section<'_>, env: &Env, never: BTreeSet<String>) -> Run
         if !runs.workspaces.contains_key(&runs.workspace) {
             s.error("workspace", "no workspace of this name is configured");
         }
-        s.later(&["daily_cost_usd"]);
         s.finish();
     }
     runs
 }
 
+/// Names that calls may use for models. Claude Code knows them itself.
+const ALIASES: [&str; 3] = ["haiku", "sonnet", "opus"];
+
 impl AgentEntry {
-    /// The built-in entry.
-    fn claude() -> Self {
+    /// The id of the model that a call names.
+    ///
+    /// # Errors
+    /// It is an alias that means nothing to this agent; the text is the contract's.
+    pub fn model(&self, name: &str) -> Result<String, String> {
+        let knows_aliases = matches!(self.adapter, Adapter::Claude | Adapter::Command);
+        match self.models.get(name) {
+            Some(id) => Ok(id.clone()),
+            None if knows_aliases || !ALIASES.contains(&name) => Ok(name.to_owned()),
+            None => Err(format!("invalid model: {name}")),
+        }
+    }
+
+    /// What holds where the configuration says nothing.
+    fn of(adapter: Adapter) -> Self {
+        let (program, env, tools): (&str, &[&str], &[&str]) = match adapter {
+            Adapter::Claude => {
+                ("claude", &["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"], &["Read", "Grep", "Glob"])
+            }
+            Adapter::Codex => ("codex", &["OPENAI_API_KEY", "CODEX_API_KEY"], &["Read", "Grep", "Glob"]),
+            Adapter::Acp => ("", &[], &["Read", "Grep", "Glob"]),
+            Adapter::Command => ("", &[], &[]),
+        };
+        let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
         AgentEntry {
-            adapter: ringback_runs::Adapter::Claude,
-            command: vec!["claude".to_owned()],
-            env: vec!["ANTHROPIC_API_KEY".to_owned(), "ANTHROPIC_BASE_URL".to_owned()],
-            allowed_tools: ["Read", "Grep", "Glob"].map(str::to_owned).to_vec(),
+            adapter,
+            command: vec![program.to_owned()],
+            env: owned(env),
+            allowed_tools: owned(tools),
             models: BTreeMap::new(),
         }
     }
 }
 
 fn agent(s: &Section<'_>, name: &str, known: Option<AgentEntry>) -> Option<AgentEntry> {
+    const VALID: &str = "valid: claude codex acp command";
     let adapter = match s.text("adapter").as_deref() {
-        Some("claude") => ringback_runs::Adapter::Claude,
-        Some("command") => ringback_runs::Adapter::Command,
-        Some("codex" | "acp") => {
-            s.error("adapter", "this version does not have this adapter yet; valid: claude command");
-            return None;
-        }
+        Some("claude") => Adapter::Claude,
+        Some("codex") => Adapter::Codex,
+        Some("command") => Adapter::Command,
+        Some("acp") => Adapter::Acp,
         Some(_) => {
-            s.error("adapter", "unknown adapter; valid: claude command");
+            s.error("adapter", &format!("unknown adapter; {VALID}"));
             return None;
         }
         None => match &known {
             Some(known) => known.adapter,
             None => {
-                s.error("adapter", &format!("the agent {name:?} needs an adapter; valid: claude command"));
+                s.error("adapter", &format!("the agent {name:?} needs an adapter; {VALID}"));
                 return None;
             }
         },
     };
-    let known = known.unwrap_or_else(|| match adapter {
-        ringback_runs::Adapter::Claude => AgentEntry::claude(),
-        ringback_runs::Adapter::Command => AgentEntry {
-            adapter,
-            command: Vec::new(),
-            env: Vec::new(),
-            allowed_tools: Vec::new(),
-            models: BTreeMap::new(),
-        },
-    });
+    let known = known.filter(|k| k.adapter == adapter).unwrap_or_else(|| AgentEntry::of(adapter));
     let command = s.texts("command").unwrap_or(known.command);
     if command.first().is_none_or(String::is_empty) {
         s.error("command", "expected the program and its arguments, such as [\"/usr/bin/my-agent\"]");
@@ -324,60 +323,4 @@ pub(super) fn ping_budget(top: &Section<'_>) -> budget::Limits {
     };
     s.finish();
     limits
-}
-
-pub(super) fn notify(top: &Section<'_>, env: &Env, never: &mut BTreeSet<String>) -> Vec<Notify> {
-    let mut notifiers = Vec::new();
-    for s in top.tables_of_list("notify") {
-        notifiers.extend(notifier(&s, env, never));
-        s.finish();
-    }
-    notifiers
-}
-
-fn notifier(s: &Section<'_>, env: &Env, never: &mut BTreeSet<String>) -> Option<Notify> {
-    let mut secret = |key: &'static str| {
-        let variable = s.text(key)?;
-        never.insert(variable.clone());
-        let value = env.get(&variable).map(Secret::new);
-        if value.is_none() {
-            s.error(key, &format!("the variable {variable:?} is not set"));
-        }
-        value
-    };
-    match s.text("type").as_deref() {
-        Some("console") => Some(Notify::Console),
-        Some("discord") => {
-            let (token, url) = (secret("token_env"), secret("url_env"));
-            let api_base = s.text("api_base");
-            let (user, channel) = (s.text("user_id"), s.text("channel_id"));
-            match (token, url, user, channel) {
-                (Some(token), None, user, channel) if user.is_some() != channel.is_some() => {
-                    let target = user.ok_or_else(|| channel.unwrap_or_default());
-                    let api_base = api_base.unwrap_or_else(|| "https://discord.com".to_owned());
-                    Some(Notify::DiscordBot { token, target, api_base })
-                }
-                (None, Some(url), None, None) => Some(Notify::DiscordWebhook { url, api_base }),
-                _ => {
-                    s.error(
-                        "type",
-                        "discord needs token_env with one of user_id and channel_id, or url_env alone",
-                    );
-                    None
-                }
-            }
-        }
-        Some("slack" | "ntfy" | "telegram" | "desktop") => {
-            s.error("type", "this version does not have this notifier yet; valid: discord console");
-            None
-        }
-        Some(_) => {
-            s.error("type", "unknown notifier; valid: discord console");
-            None
-        }
-        None => {
-            s.error("type", "a type is required; valid: discord console");
-            None
-        }
-    }
 }

@@ -7,10 +7,14 @@
 pub mod edit;
 mod inbound;
 mod node;
+mod notify;
 mod section;
+mod source;
 mod units;
 
-pub use inbound::{AgentEntry, CONSOLE, Inbound, Notify, Runs, Workspace};
+pub use inbound::{AgentEntry, Inbound, Runs, Workspace};
+pub use notify::Notify;
+pub use source::Source;
 pub use units::duration;
 mod webhooks;
 
@@ -21,6 +25,7 @@ use std::time::Duration;
 
 use ringback_model::{Agent, Endpoint, Rules, Secret};
 use ringback_webhook::guard::Network;
+use ringback_webhook::proxy::Proxies;
 
 use crate::env::Env;
 use section::{Problems, Section};
@@ -64,8 +69,12 @@ pub struct Config {
     pub ping_budget: ringback_model::budget::Limits,
     /// How the user is told.
     pub notify: Vec<Notify>,
+    /// What takes messages where no notifier is configured.
+    pub stand_in: Notify,
     /// What should be said once at start.
     pub warnings: Vec<String>,
+    /// Files beside the configuration that the endpoints' values came from.
+    pub files: Vec<PathBuf>,
 }
 
 /// `[server] listen`.
@@ -86,6 +95,8 @@ pub struct Delivery {
     pub durable: bool,
     /// Which addresses endpoints and notifiers may have.
     pub network: Network,
+    /// The environment's proxies, where they are asked for.
+    pub proxies: Option<Proxies>,
     /// How long the same change of a session counts as one.
     pub dedup_window: Duration,
     /// How old a change that was missed may be and still be told.
@@ -112,6 +123,12 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         kind: std::io::ErrorKind,
+    },
+    /// The file was edited and holds nothing now.
+    #[error("the configuration {path} is empty; a comment line says that this is meant")]
+    Empty {
+        /// Which file.
+        path: PathBuf,
     },
     /// The file is no TOML or JSON.
     #[error("the configuration {path} does not parse: {message}")]
@@ -229,7 +246,7 @@ fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
     finish(sessions);
 
     let section = top.table("delivery");
-    let (delivery, backoff) = delivery(section.as_ref());
+    let (delivery, backoff) = delivery(section.as_ref(), env);
     finish(section);
 
     let endpoints = match top.list("webhooks", "a list of tables") {
@@ -239,12 +256,12 @@ fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
     let mut never: BTreeSet<String> = [PASSPHRASE_VARIABLE.to_owned()].into();
     never.extend(webhooks::secret_variables(&root));
     let inbound = inbound::inbound(&top, env, &base, &mut never);
-    let notify = inbound::notify(&top, env, &mut never);
+    let notify = notify::read(&top, env, &mut never);
     let runs = inbound::runs(&top, env, never);
     let ping_budget = inbound::ping_budget(&top);
     top.finish();
 
-    let Problems { errors, warnings } = problems.into_inner();
+    let Problems { errors, warnings, files } = problems.into_inner();
     if !errors.is_empty() {
         return Err(Error::Invalid { path: shown, messages: errors });
     }
@@ -267,7 +284,9 @@ fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
         runs,
         ping_budget,
         notify,
+        stand_in: Notify::stand_in(env),
         warnings,
+        files,
     })
 }
 
@@ -364,7 +383,7 @@ fn rules(top: &Section<'_>) -> Rules {
     rules
 }
 
-fn delivery(s: Option<&Section<'_>>) -> (Delivery, Vec<Duration>) {
+fn delivery(s: Option<&Section<'_>>, env: &Env) -> (Delivery, Vec<Duration>) {
     let durability = s.and_then(|s| s.text("durability"));
     let durable = match durability.as_deref() {
         None | Some("disk") => true,
@@ -387,13 +406,12 @@ fn delivery(s: Option<&Section<'_>>) -> (Delivery, Vec<Duration>) {
             Network::Server
         }
     };
-    if let Some(s) = s {
-        s.later(&["proxy"]);
-    }
+    let proxies = s.and_then(|s| proxies(s, env));
     let get = |key, default| s.and_then(|s| s.duration(key)).unwrap_or(default);
     let delivery = Delivery {
         durable,
         network,
+        proxies,
         dedup_window: get("dedup_window", Duration::from_secs(2)),
         catch_up: get("catch_up", Duration::from_secs(600)),
         disable_after: get("disable_after", Duration::from_secs(5 * 86_400)),
@@ -404,6 +422,18 @@ fn delivery(s: Option<&Section<'_>>) -> (Delivery, Vec<Duration>) {
         .and_then(|s| s.durations("backoff"))
         .unwrap_or_else(|| vec![Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)]);
     (delivery, backoff)
+}
+
+/// `proxy = "env"`: without it the environment's proxies are not looked at.
+fn proxies(s: &Section<'_>, env: &Env) -> Option<Proxies> {
+    if s.text("proxy")? != "env" {
+        s.error("proxy", "expected \"env\", for the proxies that the environment names");
+        return None;
+    }
+    Proxies::from_variables(|name| env.get(name)).unwrap_or_else(|bad| {
+        s.error("proxy", &bad.to_string());
+        None
+    })
 }
 
 fn readable_by_others(path: &Path) -> bool {
@@ -523,7 +553,7 @@ mod tests {
                 {"url":"https://example.com/y"},
                 {"name":"scheme","url":"ftp://user:pw@example.com/y"},
                 {"name":"later","url":"https://example.com/y","digest":"30m"},
-                {"name":"slack","url":"https://hooks.slack.com/services/T0/B0/xyz"},
+                {"name":"pager","url":"https://events.pagerduty.com/v2/enqueue/xyz"},
                 {"name":"env","url":"https://example.com/y","secret_env":"NOT_SET"},
                 {"name":"two","url":"https://example.com/y","secret_env":"TOKEN","secret":"x"},
                 "nonsense",
@@ -620,6 +650,24 @@ mod tests {
     }
 
     #[test]
+    fn proxies_of_the_environment_are_used_only_with_proxy_env() {
+        let with = |value: &str, text: &str| {
+            let env = [("HOME", "/home/dev"), ("HTTPS_PROXY", value)];
+            read(text, None, &Env::of(env.map(|(k, v)| (k.to_owned(), v.to_owned()))))
+        };
+        let asked = "[delivery]\nproxy = \"env\"\n";
+        let read = |value, text| with(value, text).map(|c| c.delivery.proxies.is_some());
+        assert!(!read("http://p:1", "").expect("it is not looked at"));
+        assert!(!read("nonsense hunter2", "").expect("it is not looked at"));
+        assert!(read("http://p:1", asked).expect("it is a proxy"));
+        assert!(!read("", asked).expect("an empty variable is none"));
+        let error = with("socks5://hunter2", asked).expect_err("it cannot be used").to_string();
+        assert!(error.contains("delivery.proxy (line 2): HTTPS_PROXY is not"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+        assert!(invalid("[delivery]\nproxy = \"http://p:1\"\n").contains("expected \"env\""));
+    }
+
+    #[test]
     fn allow_takes_networks_and_addresses_and_nothing_that_could_have_no_effect() {
         let with = |allow: &str| {
             parse(&format!(r#"{{"webhooks":[{{"name":"a","url":"http://h/","allow":{allow}}}]}}"#))
@@ -637,6 +685,23 @@ mod tests {
             assert!(bad.endpoints.is_empty(), "{allow}");
             assert!(bad.warnings.len() == 1 && bad.warnings[0].contains(part), "{:?}", bad.warnings);
         }
+    }
+
+    #[test]
+    fn what_is_left_out_has_the_contract_s_default() {
+        let c = parse(r#"{"webhooks":[{"name":"a","url":"http://h/"}]}"#);
+        let e = &c.endpoints[0];
+        assert!(e.secrets.is_empty() && e.headers.is_empty() && e.allow.is_empty() && e.projects.is_none());
+        assert!(e.events.is_empty() && e.agents.is_empty() && e.reasons.is_empty());
+        assert_eq!((e.runs, e.enabled, e.ordered, e.rate), (false, true, false, None));
+        assert_eq!(e.format, ringback_model::Format::Json);
+        assert_eq!((e.concurrency, e.timeout), (4, Duration::from_secs(10)));
+        assert_eq!(e.backoff, [1, 5, 30].map(Duration::from_secs));
+        let d = &c.delivery;
+        assert!(d.durable && d.network == Network::Local && d.proxies.is_none());
+        assert_eq!((d.dedup_window, d.catch_up), (Duration::from_secs(2), Duration::from_secs(600)));
+        let days = |n: u64| Duration::from_secs(n * 86_400);
+        assert_eq!((d.disable_after, d.retention, d.retention_size), (days(5), days(7), 1 << 30));
     }
 
     #[test]

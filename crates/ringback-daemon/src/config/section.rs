@@ -2,6 +2,7 @@
 //! unknown.
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::node::{Node, Value};
@@ -15,6 +16,8 @@ pub(crate) struct Problems {
     pub(crate) errors: Vec<String>,
     /// It can, with this said once.
     pub(crate) warnings: Vec<String>,
+    /// Files that were looked at for values.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// One table.
@@ -89,6 +92,14 @@ impl<'a> Section<'a> {
                 self.wrong(key, node, "a string");
                 None
             }
+        }
+    }
+
+    /// A string, or a whole number as one.
+    pub(crate) fn text_or_number(&self, key: &'static str) -> Option<String> {
+        match self.node(key)?.value {
+            Value::Whole(number) => Some(number.to_string()),
+            _ => self.text(key),
         }
     }
 

@@ -11,6 +11,7 @@ use globset::{GlobBuilder, GlobSetBuilder};
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use ringback_model::{Endpoint, EndpointName, Format, Rate, Secret};
+use ringback_webhook::format::{Destination, of_host};
 use ringback_webhook::guard;
 
 use super::node::Node;
@@ -20,17 +21,9 @@ use crate::env::Env;
 /// Keys of the contract that this version does not have yet.
 const LATER: &[&str] =
     &["template", "include", "after", "supersede", "expires_after", "digest", "quiet_hours"];
-const LATER_FORMATS: &[&str] =
-    &["slack", "discord", "ntfy", "teams", "telegram", "pagerduty", "cloudevents", "template"];
-/// Hosts whose format is another one than json, so that a raw event would only be refused there.
-const FORMAT_HOSTS: &[(&str, &str)] = &[
-    ("hooks.slack.com", "slack"),
-    ("discord.com", "discord"),
-    ("discordapp.com", "discord"),
-    ("ntfy.sh", "ntfy"),
-    ("api.telegram.org", "telegram"),
-    ("events.pagerduty.com", "pagerduty"),
-];
+const LATER_FORMATS: &[&str] = &["teams", "pagerduty", "template"];
+/// Takes a format that this version does not have yet; a raw event would only be refused there.
+const PAGERDUTY_HOST: &str = "events.pagerduty.com";
 
 /// Reads every entry. A bad one is left out with one warning that names the entry and what is wrong.
 pub(super) fn read(
@@ -53,6 +46,7 @@ pub(super) fn read(
         let endpoint = entry(&section, name, env, base, backoff, &own);
         section.finish();
         let own = own.into_inner();
+        problems.borrow_mut().files.extend(own.files);
         let mut skip = own.errors;
         if let Some(e) = &endpoint
             && endpoints.iter().any(|known| known.name == e.name)
@@ -156,39 +150,39 @@ fn url(s: &Section<'_>) -> Option<url::Url> {
     }
 }
 
+/// The entry's word, else the host's format. The URL has to say what the format needs to know.
 fn format(s: &Section<'_>, url: Option<&url::Url>) -> Option<Format> {
-    match s.text("format") {
-        Some(word) => match Format::from_str(&word) {
-            Ok(format) => Some(format),
-            Err(_) if LATER_FORMATS.contains(&word.to_ascii_lowercase().as_str()) => {
-                s.error(
-                    "format",
-                    &format!("this version does not have the format {word:?} yet; valid: json"),
-                );
-                None
-            }
-            Err(e) => {
-                s.error("format", &format!("found {:?}: {e}", word.chars().take(32).collect::<String>()));
-                None
-            }
-        },
-        None => {
-            let host = url.and_then(|u| u.host_str()).unwrap_or_default();
-            match FORMAT_HOSTS.iter().find(|(known, _)| *known == host) {
-                Some((_, format)) => {
-                    s.error(
-                        "format",
-                        &format!(
-                            "{host} takes the format {format:?}, which this version does not have yet; \
-                             format = \"json\" sends the event as it is"
-                        ),
-                    );
-                    None
-                }
-                None => Some(Format::Json),
-            }
+    let format = match s.text("format") {
+        Some(word) => named_format(s, &word)?,
+        None if s.has("format") => return None,
+        None if url.and_then(url::Url::host_str) == Some(PAGERDUTY_HOST) => {
+            let what = format!(
+                "{PAGERDUTY_HOST} takes the format \"pagerduty\", which this version does not have yet; \
+                 format = \"json\" sends the event as it is"
+            );
+            s.error("format", &what);
+            return None;
         }
+        None => url.and_then(of_host).unwrap_or(Format::Json),
+    };
+    if let Some(Err(misfit)) = url.map(|url| Destination::of(format, url.as_str())) {
+        s.error("url", &misfit.to_string());
+        return None;
     }
+    Some(format)
+}
+
+fn named_format(s: &Section<'_>, word: &str) -> Option<Format> {
+    let error = match Format::from_str(word) {
+        Ok(format) => return Some(format),
+        Err(_) if LATER_FORMATS.contains(&word.to_ascii_lowercase().as_str()) => {
+            let valid: Vec<&str> = Format::ALL.iter().map(|format| format.as_str()).collect();
+            format!("this version does not have the format {word:?} yet; valid: {}", valid.join(" "))
+        }
+        Err(e) => format!("found {:?}: {e}", word.chars().take(32).collect::<String>()),
+    };
+    s.error("format", &error);
+    None
 }
 
 fn secrets(s: &Section<'_>, env: &Env, base: &Path, problems: &RefCell<Problems>) -> Option<Vec<Secret>> {
@@ -210,6 +204,7 @@ fn secrets(s: &Section<'_>, env: &Env, base: &Path, problems: &RefCell<Problems>
         }
     } else if given[2] {
         let path = base.join(env.expand(&s.text("secret_file")?));
+        problems.borrow_mut().files.push(path.clone());
         match std::fs::read_to_string(&path) {
             Ok(text) => vec![text.strip_suffix('\n').unwrap_or(&text).trim_end_matches('\r').to_owned()],
             Err(e) => {

@@ -6,18 +6,16 @@ mod connections;
 mod throttle;
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use governor::clock::Clock;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http_body_util::BodyExt;
+use ringback_model::inbound::bounds::{Caller, Gate};
 use ringback_model::inbound::{self, Refusal};
 use ringback_model::run::RunId;
 use sha2::{Digest, Sha256};
@@ -38,8 +36,6 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 const BODIES_IN_FLIGHT: usize = 64 << 20;
 /// A refused body is read away up to this, so that the answer arrives.
 const READ_AWAY: usize = 1 << 20;
-/// Seconds until a caller may try again when the journal cannot be written.
-const STORAGE_RETRY: u64 = 30;
 
 #[derive(Clone)]
 pub(crate) struct Hooks(Arc<Parts>);
@@ -48,7 +44,10 @@ struct Parts {
     runs: Runs,
     secret_hash: [u8; 32],
     max_body: usize,
-    rate: Option<DefaultDirectRateLimiter>,
+    /// Held for a look-up only.
+    gate: Mutex<Gate>,
+    /// From when the gate's instants are counted.
+    since: Instant,
     trusted_proxies: Vec<ipnet::IpNet>,
     /// Held for a look-up only.
     throttle: Mutex<Throttle>,
@@ -59,12 +58,12 @@ impl Hooks {
     /// `None` when there is no secret, and so no listener.
     pub(crate) fn new(config: &config::Inbound, runs: Runs) -> Option<Hooks> {
         let secret = config.secret.as_ref()?;
-        let quota = config.rate_per_minute.and_then(NonZeroU32::new).map(Quota::per_minute);
         Some(Hooks(Arc::new(Parts {
             runs,
             secret_hash: Sha256::digest(secret.reveal()).into(),
             max_body: config.max_body,
-            rate: quota.map(RateLimiter::direct),
+            gate: Mutex::new(Gate::new(config.rate, &config.bounds)),
+            since: Instant::now(),
             trusted_proxies: config.trusted_proxies.clone(),
             throttle: Mutex::default(),
             bodies: Arc::new(Semaphore::new(BODIES_IN_FLIGHT)),
@@ -106,13 +105,8 @@ struct Refused {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        let retry_after = match refusal {
-            Refusal::StorageUnavailable => Some(STORAGE_RETRY),
-            Refusal::TooManyRequests => Some(60),
-            _ => None,
-        };
         let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
-        Refused { status, body: refusal.body(), retry_after }
+        Refused { status, body: refusal.body(), retry_after: refusal.retry_after() }
     }
 }
 
@@ -161,11 +155,10 @@ impl Hooks {
         if method != Method::POST {
             return Err(Refusal::MethodNotAllowed.into());
         }
-        if let Some(rate) = &self.0.rate
-            && let Err(until) = rate.check()
-        {
-            let wait = until.wait_time_from(governor::clock::DefaultClock::default().now());
-            return Err(Refused { retry_after: Some(wait.as_secs() + 1), ..Refusal::TooManyRequests.into() });
+        // Before the body is read; a call is counted when it is accepted, because only then it is known whose it is.
+        let wait = self.gate().wait(self.0.since.elapsed());
+        if !wait.is_zero() {
+            return Err(Refusal::TooManyRequests { wait }.into());
         }
         let bytes = self.body(headers, body).await?;
         let call = inbound::parse_call(&bytes, &self.0.runs.known())?;
@@ -178,16 +171,29 @@ impl Hooks {
                 )
             })?),
         };
-        Ok(self.0.runs.accept(call, path, key).await?)
+        let caller = Caller::Source(call.source.clone());
+        let counted_at = {
+            let mut gate = self.gate();
+            let now = self.0.since.elapsed();
+            gate.admit(&caller, now).map_err(|wait| Refusal::TooManyRequests { wait })?;
+            now
+        };
+        let accepted = self.0.runs.accept(call, path, key).await;
+        if accepted.is_err() {
+            self.gate().take_back(&caller, counted_at);
+        }
+        Ok(accepted?)
+    }
+
+    fn gate(&self) -> std::sync::MutexGuard<'_, Gate> {
+        self.0.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Failing calls are slowed down; a valid one is never refused for them.
     fn unauthorized(&self, peer: Option<IpAddr>) -> Refused {
         let mut throttle = self.0.throttle.lock().unwrap_or_else(PoisonError::into_inner);
         match peer.and_then(|peer| throttle.failed(peer, clock::now())) {
-            Some(wait) => {
-                Refused { retry_after: Some(wait.as_secs().max(1)), ..Refusal::TooManyRequests.into() }
-            }
+            Some(wait) => Refusal::TooManyRequests { wait }.into(),
             None => Refusal::Unauthorized.into(),
         }
     }
@@ -276,7 +282,6 @@ async fn read_away(mut body: Body) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     fn hash(secret: &str) -> [u8; 32] {

@@ -76,7 +76,8 @@ pub(super) async fn replay(State(app): State<App>, Path(id): Path<String>) -> Re
     if delivery.state == DeliveryState::Pending {
         return Err(Error::Conflict("the delivery is pending".to_owned()));
     }
-    let lane = open_lane(&app, &delivery.endpoint).await?;
+    let lanes = app.lanes.hold().await;
+    let lane = open_lane(&app, &lanes, &delivery.endpoint).await?;
     let replayed = app.store.replay(Replay::One(id), (app.now)()).await?;
     if replayed == 0 {
         return Err(Error::Conflict("the queue of its endpoint is full".to_owned()));
@@ -112,18 +113,13 @@ pub(super) async fn replay_many(State(app): State<App>, body: bytes::Bytes) -> R
     if state.is_none() && from.is_none() && to.is_none() {
         return Err(bad("say which: a state, or a time range"));
     }
-    let mut lanes = Vec::new();
-    match range.endpoint.map(EndpointName::new) {
-        Some(name) => lanes.push(open_lane(&app, &name).await?),
-        None => lanes.extend(
-            app.lane_order
-                .iter()
-                .filter_map(|name| app.lanes.get(name))
-                .filter(|lane| lane.endpoint.enabled && !lane.is_disabled()),
-        ),
-    }
+    let lanes = app.lanes.hold().await;
+    let chosen = match range.endpoint.map(EndpointName::new) {
+        Some(name) => vec![open_lane(&app, &lanes, &name).await?],
+        None => lanes.iter().filter(|lane| lane.is_open()).collect(),
+    };
     let mut replayed = 0;
-    for lane in lanes {
+    for lane in chosen {
         let endpoint = lane.endpoint.name.clone();
         let count = app.store.replay(Replay::Of { endpoint, state, from, to }, (app.now)()).await?;
         if count > 0 {

@@ -65,7 +65,15 @@ pub(super) async fn stream(
         let event = client.next().await?;
         Some((Ok(event), client))
     });
-    Sse::new(stream).keep_alive(KeepAlive::new().interval(HEARTBEAT))
+    with_heartbeat(stream)
+}
+
+/// The answer with these events; a comment goes out whenever they are silent for too long.
+fn with_heartbeat<S>(events: S) -> Sse<impl Stream<Item = Result<Event, Infallible>> + use<S>>
+where
+    S: Stream<Item = Result<Event, Infallible>> + Send + 'static,
+{
+    Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT))
 }
 
 /// The number in an event's id; `None` = it is none of this daemon's.
@@ -150,5 +158,25 @@ impl Client {
 async fn sleep_until(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse;
+    use http_body_util::BodyExt;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_comes_within_fifteen_seconds_of_silence_again_and_again() {
+        let silent = futures_util::stream::pending::<Result<Event, Infallible>>();
+        let mut body = with_heartbeat(silent).into_response().into_body();
+        for _ in 0..3 {
+            let silence = tokio::time::timeout(Duration::from_secs(15), body.frame());
+            let frame = silence.await.expect("in time").expect("the stream goes on").expect("a frame");
+            let bytes = frame.into_data().expect("data");
+            // A line that starts with a colon is a comment, which clients pass over.
+            assert!(bytes.starts_with(b":") && bytes.ends_with(b"\n\n"), "{bytes:?}");
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Probes, metrics and the settings in force.
 
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::extract::State;
@@ -18,7 +17,7 @@ pub(super) async fn alive() -> Json<Value> {
 /// 200 when the store can be written and the sessions in the window are read.
 pub(super) async fn ready(State(app): State<App>) -> Result<Json<Value>, Error> {
     if let Some(problem) = app.health.problem() {
-        return Err(Error::NotReady(format!("the store cannot be written: {problem}")));
+        return Err(Error::NotReady(format!("the store fails: {problem}")));
     }
     if !*app.first_scan.borrow() {
         return Err(Error::NotReady("sessions are being read".to_owned()));
@@ -26,8 +25,24 @@ pub(super) async fn ready(State(app): State<App>) -> Result<Json<Value>, Error> 
     Ok(Json(json!({ "status": "ready" })))
 }
 
+/// What is in force, without secrets.
 pub(super) async fn config(State(app): State<App>) -> Json<Value> {
-    Json((*app.settings).clone())
+    let config = app.config.borrow();
+    Json(json!({
+        "path": config.path,
+        "claude_dirs": config.claude_dirs,
+        "codex_homes": config.codex_homes,
+        "agents": config.agents,
+        "window_minutes": config.window.as_secs() / 60,
+        "exclude_cwd_substrings": config.exclude_cwd_substrings,
+        "delivery": {
+            "durability": if config.delivery.durable { "disk" } else { "memory" },
+            "retention_seconds": config.delivery.retention.as_secs(),
+            "retention_size_bytes": config.delivery.retention_size,
+        },
+        "webhooks": config.endpoints.iter().map(|e| json!({"name": e.name, "url": e.shown_url()})).collect::<Vec<_>>(),
+        "warnings": config.warnings,
+    }))
 }
 
 /// Prometheus text. Endpoints are the only label: they are few and named by the operator.
@@ -45,11 +60,12 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
     plain("sessions", "gauge", "Sessions inside the window.", sessions as u64);
     plain("sessions_active", "gauge", "Sessions that are neither idle nor waiting.", active as u64);
     plain("events_total", "counter", "Events journaled.", totals.events);
+    plain("events_lost_total", "counter", "Events lost while the store failed.", app.health.lost());
     plain(
-        "events_lost_total",
-        "counter",
-        "Events lost while the store failed.",
-        app.health.lost.load(Ordering::Relaxed),
+        "events_waiting",
+        "gauge",
+        "Events in memory that the store has not taken yet.",
+        app.health.waiting(),
     );
     plain("store_ok", "gauge", "1 when the store can be written.", u64::from(app.health.problem().is_none()));
     let counts = app.store.endpoint_counts().await?;

@@ -8,6 +8,7 @@ mod health;
 mod runs;
 mod sessions;
 mod webhooks;
+mod worktrees;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +16,19 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use ringback_model::{Secret, Timestamp};
 use ringback_store::Store;
-use serde_json::{Value, json};
+use ringback_webhook::guard::Network;
+use serde_json::json;
 use tokio::sync::watch;
 
+use crate::config::Config;
 use crate::feed::Feed;
 use crate::lane::Lanes;
-use crate::record::{Health, Origin};
+use crate::record::Origin;
 use crate::run::Runs;
+use crate::storage::Health;
 use crate::view::View;
 
 /// What the handlers share. Cheap to clone.
@@ -37,8 +41,6 @@ pub(crate) struct App {
     pub(crate) view: View,
     pub(crate) feed: Feed,
     pub(crate) lanes: Lanes,
-    /// The same in `webhooks`' order.
-    pub(crate) lane_order: Arc<[ringback_model::EndpointName]>,
     pub(crate) health: Arc<Health>,
     pub(crate) origin: Origin,
     pub(crate) token: Arc<Secret>,
@@ -47,7 +49,10 @@ pub(crate) struct App {
     pub(crate) hosts: Arc<[String]>,
     pub(crate) is_loopback: bool,
     pub(crate) window: Duration,
-    pub(crate) settings: Arc<Value>,
+    /// Which addresses endpoints may have, as the daemon started with it.
+    pub(crate) network: Network,
+    /// The configuration as it was last read and found good.
+    pub(crate) config: watch::Receiver<Arc<Config>>,
     /// Turns true once the sessions in the window are read.
     pub(crate) first_scan: watch::Receiver<bool>,
     /// Turns true when the daemon stops: long answers end.
@@ -77,7 +82,11 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/runs", get(runs::list).post(runs::trigger))
         .route("/api/runs/{id}", get(runs::show))
         .route("/api/runs/{id}/cancel", post(runs::cancel))
+        .route("/api/runs/{id}/retry", post(runs::retry))
         .route("/api/runs/{id}/log", get(runs::log))
+        .route("/api/worktrees", get(worktrees::list))
+        .route("/api/worktrees/prune", post(worktrees::prune))
+        .route("/api/worktrees/{run}", delete(worktrees::remove))
         .route("/api/updates", get(runs::updates))
         .route("/api/updates/pop", post(runs::pop))
         .route("/api/updates/hand-over", post(runs::hand_over))
@@ -144,7 +153,7 @@ impl IntoResponse for Error {
             Error::Method => answer(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
             Error::Conflict(text) => answer(StatusCode::CONFLICT, &text),
             Error::Store(error) => {
-                tracing::warn!(%error, "a request failed in the store");
+                tracing::debug!(%error, "a request failed in the store");
                 answer(StatusCode::SERVICE_UNAVAILABLE, "storage unavailable")
             }
             Error::NotReady(reason) => (

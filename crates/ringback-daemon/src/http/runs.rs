@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{App, Error};
+use crate::run::NotRetried;
 
 /// Files of a run's output, in the order in which they are looked for.
 const OUTPUT: [&str; 2] = ["output.jsonl", "stdout.log"];
@@ -39,7 +40,7 @@ pub(super) async fn list(State(app): State<App>, Query(query): Query<Listing>) -
             cursor: cursor.map_err(|e: ringback_store::NotACursor| Error::BadRequest(e.to_string()))?,
         })
         .await?;
-    let items: Vec<Value> = page.items.iter().map(|run| app.runs.shown(run)).collect();
+    let items = app.runs.shown_with_waits(&page.items).await?;
     Ok(Json(json!({ "items": items, "next": page.next.map(|c| c.to_string()) })))
 }
 
@@ -51,15 +52,12 @@ async fn find(app: &App, id: &str) -> Result<Run, Error> {
 
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
     let run = find(&app, &id).await?;
-    Ok(Json(app.runs.shown(&run)))
+    let shown = app.runs.shown_with_waits(&[run]).await?;
+    Ok(Json(shown.into_iter().next().unwrap_or_default()))
 }
 
 /// What `POST /hook/agent` does, for whoever has the API's token.
 pub(super) async fn trigger(State(app): State<App>, headers: HeaderMap, body: bytes::Bytes) -> Response {
-    let refused = |refusal: inbound::Refusal| {
-        let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
-        (status, [(header::CONTENT_TYPE, "application/json")], refusal.body()).into_response()
-    };
     let call = match inbound::parse_call(&body, &app.runs.known()) {
         Ok(call) => call,
         Err(refusal) => return refused(refusal),
@@ -68,6 +66,29 @@ pub(super) async fn trigger(State(app): State<App>, headers: HeaderMap, body: by
     match app.runs.accept(call, "/api/runs", key).await {
         Ok(id) => (StatusCode::ACCEPTED, Json(json!({ "status": "accepted", "id": id }))).into_response(),
         Err(refusal) => refused(refusal),
+    }
+}
+
+/// A refused call has the same status and body as at the hook listener.
+fn refused(refusal: inbound::Refusal) -> Response {
+    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = (status, [(header::CONTENT_TYPE, "application/json")], refusal.body()).into_response();
+    if let Some(seconds) = refusal.retry_after() {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// A new run with the request of one that has ended.
+pub(super) async fn retry(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Error> {
+    let run = find(&app, &id).await?;
+    match app.runs.retry(&run).await {
+        Ok(new) => {
+            let accepted = json!({ "status": "accepted", "id": new, "retry_of": run.id });
+            Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
+        }
+        Err(NotRetried::Refused(refusal)) => Ok(refused(refusal)),
+        Err(error) => Err(Error::Conflict(error.to_string())),
     }
 }
 

@@ -8,28 +8,37 @@ use axum::http::StatusCode;
 use ringback_model::event::EventKind;
 use ringback_model::{Activity, Agent, EndpointName, Event, EventId, SessionId, Timestamp};
 use ringback_store::{DeliveryQuery, Ending, EndpointCounts, EndpointStatus, Entry, Told};
+use ringback_webhook::guard::Network;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{App, Error};
-use crate::lane::Lane;
+use crate::lane::{Lane, Table};
 use crate::record::body_of;
 
 const MISSING: Error = Error::NotFound("webhook not found");
 
 pub(super) async fn list(State(app): State<App>) -> Result<Json<Value>, Error> {
     let counts = app.store.endpoint_counts().await?;
+    let network = match app.network {
+        Network::Local => "local",
+        Network::Server => "server",
+    };
     let mut items = Vec::new();
-    for name in app.lane_order.iter() {
-        let Some(lane) = app.lanes.get(name) else { continue };
+    for lane in app.lanes.now().iter() {
         let status = disabled(&app, lane).await?;
-        let counts = counts.iter().find(|c| c.endpoint == *name);
-        items.push(row(lane, counts, status));
+        let counts = counts.iter().find(|c| c.endpoint == lane.endpoint.name);
+        items.push(row(lane, network, counts, status));
     }
     Ok(Json(json!({ "items": items, "next": null })))
 }
 
-fn row(lane: &Lane, counts: Option<&EndpointCounts>, disabled: Option<String>) -> Value {
+fn row(
+    lane: &Lane,
+    network: &'static str,
+    counts: Option<&EndpointCounts>,
+    disabled: Option<String>,
+) -> Value {
     let endpoint = &lane.endpoint;
     let count = |get: fn(&EndpointCounts) -> u64| counts.map_or(0, get);
     let latency = counts.and_then(|c| c.latency);
@@ -45,6 +54,10 @@ fn row(lane: &Lane, counts: Option<&EndpointCounts>, disabled: Option<String>) -
         "reasons": endpoint.reasons,
         "runs": endpoint.runs,
         "concurrency": endpoint.concurrency,
+        "ordered": endpoint.ordered,
+        "rate": endpoint.rate.map(|rate| rate.to_string()),
+        "network": network,
+        "allow": endpoint.allow.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "pending": count(|c| c.pending),
         "delivered": count(|c| c.delivered),
         "failed": count(|c| c.failed),
@@ -78,8 +91,12 @@ async fn disabled(app: &App, lane: &Lane) -> Result<Option<String>, Error> {
 ///
 /// # Errors
 /// The endpoint is not configured, or disabled.
-pub(super) async fn open_lane<'a>(app: &'a App, name: &EndpointName) -> Result<&'a Arc<Lane>, Error> {
-    let Some(lane) = app.lanes.get(name) else {
+pub(super) async fn open_lane<'a>(
+    app: &App,
+    lanes: &'a Table,
+    name: &EndpointName,
+) -> Result<&'a Arc<Lane>, Error> {
+    let Some(lane) = lanes.get(name) else {
         return Err(Error::Conflict(format!("the webhook {:?} is not in the configuration", name.as_str())));
     };
     match disabled(app, lane).await? {
@@ -89,8 +106,8 @@ pub(super) async fn open_lane<'a>(app: &'a App, name: &EndpointName) -> Result<&
 }
 
 /// The lane of an endpoint that can be switched while the daemon runs.
-fn switchable<'a>(app: &'a App, name: &EndpointName) -> Result<&'a Arc<Lane>, Error> {
-    let lane = app.lanes.get(name).ok_or(MISSING)?;
+fn switchable<'a>(lanes: &'a Table, name: &EndpointName) -> Result<&'a Arc<Lane>, Error> {
+    let lane = lanes.get(name).ok_or(MISSING)?;
     if !lane.endpoint.enabled {
         return Err(Error::Conflict("enabled = false in the configuration".to_owned()));
     }
@@ -100,7 +117,8 @@ fn switchable<'a>(app: &'a App, name: &EndpointName) -> Result<&'a Arc<Lane>, Er
 /// Opens the queue again, whoever closed it.
 pub(super) async fn enable(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>, Error> {
     let name = EndpointName::new(name);
-    let lane = switchable(&app, &name)?;
+    let lanes = app.lanes.hold().await;
+    let lane = switchable(&lanes, &name)?;
     let _whole = lane.switching.lock().await;
     app.names.set_endpoint_status(&name, None).await?;
     app.store.set_endpoint_status(&name, None).await?;
@@ -113,7 +131,8 @@ pub(super) async fn enable(State(app): State<App>, Path(name): Path<String>) -> 
 /// Closes the queue until it is opened by hand: nothing new comes in, and what is pending becomes dead.
 pub(super) async fn disable(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>, Error> {
     let name = EndpointName::new(name);
-    let lane = switchable(&app, &name)?;
+    let lanes = app.lanes.hold().await;
+    let lane = switchable(&lanes, &name)?;
     let _whole = lane.switching.lock().await;
     let now = (app.now)();
     app.names.set_endpoint_status(&name, Some(by_hand(now))).await?;
@@ -139,10 +158,11 @@ pub(super) async fn test(
     Path(name): Path<String>,
 ) -> Result<(StatusCode, Json<Value>), Error> {
     let name = EndpointName::new(name);
-    if !app.lanes.contains_key(&name) {
+    let lanes = app.lanes.hold().await;
+    if lanes.get(&name).is_none() {
         return Err(MISSING);
     }
-    let lane = open_lane(&app, &name).await?;
+    let lane = open_lane(&app, &lanes, &name).await?;
     let now = (app.now)();
     let event = Event {
         id: EventId(Uuid::now_v7()),

@@ -18,7 +18,11 @@ pub(super) fn print(message: &Message) -> Reply {
 
 /// The message on one line, with what a terminal would act upon escaped.
 fn line(message: &Message) -> String {
-    format!("message   {}", escape::one_line(&message.as_text()))
+    let text = match &message.embed {
+        Some(embed) if message.text.trim().is_empty() => embed.as_text(),
+        _ => message.text.clone(),
+    };
+    format!("message   {}", escape::one_line(&text))
 }
 
 #[cfg(test)]

@@ -1,17 +1,15 @@
-//! Discord over its REST API: a bot's direct message or channel message, or a channel webhook.
+//! Discord over its REST API: a bot's direct message or channel message. A channel's webhook is a [`Hook`](super::Hook).
 //!
-//! Owns: the three routes, the direct message channel that is made once and kept, and how Discord's answers become a
+//! Owns: the two routes, the direct message channel that is made once and kept, and how Discord's answers become a
 //! [`Reply`]. Does not know configuration or retries, and never waits: a rate limit is an answer of 429 like any
 //! other, with Discord's `retry_after`.
 //!
 //! Plain HTTP through the process's one client. A full API library would add a second client with its own TLS, retries
 //! of its own inside an attempt, and no `enforce_nonce`.
 //!
-//! No part of a message is sent twice: how far a message came is remembered, and a bot's parts carry a nonce that
-//! Discord compares with those of the last minutes. A webhook has no nonces: there a part repeats when its answer was
-//! lost, and parts that were sent repeat when ringback was started anew in between.
+//! No part of a message is sent twice: how far a message came is remembered, and parts carry a nonce that Discord
+//! compares with those of the last minutes.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,42 +22,37 @@ use ringback_model::delivery::{Answer, Failure, Reply};
 use ringback_model::endpoint::Secret;
 use ringback_model::{Timestamp, escape};
 use ringback_webhook::client::{Client, EXCERPT_LIMIT};
-use serde::{Deserialize, Serialize};
+use ringback_webhook::format::Card;
+use ringback_webhook::format::discord::{AGENT, Part, Said, is_id, parts, read_wait};
+use serde::Serialize;
 use tokio::time::Instant;
 use url::Url;
 use uuid::Uuid;
 
-use super::Message;
-use super::payload::{self, Part};
+use super::progress::Progress;
+use super::{MOST_PARTS, is_success};
 
-const API_BASE: &str = "https://discord.com";
-/// Discord asks for this form and turns others away.
-const AGENT: &str = concat!("DiscordBot (ringback, ", env!("CARGO_PKG_VERSION"), ")");
-/// Messages of which it is remembered how many parts were sent; the oldest goes first.
-const REMEMBERED_MESSAGES: usize = 256;
 /// Discord's codes for a channel that is not there, or not for this bot.
 const NO_CHANNEL: [u64; 2] = [10_003, 50_001];
 
-/// One `[[notify]]` entry of type discord. `Debug` shows no token.
+/// One `[[notify]]` entry of type discord with a bot's token. `Debug` shows no token.
 #[derive(Debug)]
 pub struct Discord {
     client: Client,
     /// Scheme, host and `/api/v10`, without a slash at the end.
     api: String,
-    /// A bot's token with its prefix, marked as sensitive; webhooks have their token in the path.
-    authorization: Option<HeaderValue>,
+    /// The token with its prefix, marked as sensitive.
+    authorization: HeaderValue,
     /// What no answer may repeat into the journal.
     token: Secret,
     target: Target,
-    /// Messages that came only so far: event id and number of parts sent.
-    progress: Mutex<VecDeque<(Uuid, usize)>>,
+    progress: Progress,
 }
 
 #[derive(Debug)]
 enum Target {
     User(DirectMessages),
     Channel { id: String },
-    Webhook { id: String, thread: Option<String> },
 }
 
 /// The way to a user.
@@ -78,9 +71,6 @@ pub enum Invalid {
     /// Not http or https, or with more than a host and a path.
     #[error("api_base must be an http or https address without user, query or fragment")]
     ApiBase,
-    /// Not of the form that Discord shows.
-    #[error("the webhook's url must be https://discord.com/api/webhooks/ID/TOKEN")]
-    WebhookUrl,
     /// A user's or a channel's id is digits.
     #[error("{0} must be a Discord id: digits only")]
     Id(&'static str),
@@ -91,10 +81,10 @@ pub enum Invalid {
 
 impl Discord {
     /// A bot that writes to a user. `remembered` is the direct message channel that an earlier process made, see
-    /// [`Discord::remembered`]; `api_base` replaces `https://discord.com`.
+    /// [`Discord::remembered`]; `api_base` is Discord's scheme and host.
     pub fn to_user(
         client: Client,
-        api_base: Option<&str>,
+        api_base: &str,
         token: &Secret,
         user_id: &str,
         remembered: Option<String>,
@@ -110,7 +100,7 @@ impl Discord {
     /// A bot that writes to a channel.
     pub fn to_channel(
         client: Client,
-        api_base: Option<&str>,
+        api_base: &str,
         token: &Secret,
         channel_id: &str,
     ) -> Result<Self, Invalid> {
@@ -118,25 +108,8 @@ impl Discord {
         Discord::bot(client, api_base, token, target)
     }
 
-    /// A channel webhook by its URL; the query may hold a `thread_id`. Without `api_base` the URL's host is used.
-    pub fn to_webhook(client: Client, api_base: Option<&str>, url: &Secret) -> Result<Self, Invalid> {
-        let url = Url::parse(url.reveal().trim()).map_err(|_| Invalid::WebhookUrl)?;
-        let (id, token) = webhook_of(&url).ok_or(Invalid::WebhookUrl)?;
-        let thread = url.query_pairs().find(|(name, _)| name == "thread_id").map(|(_, id)| id.into_owned());
-        if thread.as_deref().is_some_and(|id| !is_id(id)) {
-            return Err(Invalid::Id("thread_id"));
-        }
-        let api = match api_base {
-            Some(base) => api_of(base)?,
-            None => api_of(&url.origin().ascii_serialization()).map_err(|_| Invalid::WebhookUrl)?,
-        };
-        let target = Target::Webhook { id: id.to_owned(), thread };
-        let token = Secret::new(token);
-        Ok(Discord { client, api, authorization: None, token, target, progress: Mutex::default() })
-    }
-
-    fn bot(client: Client, api_base: Option<&str>, token: &Secret, target: Target) -> Result<Self, Invalid> {
-        let api = api_of(api_base.unwrap_or(API_BASE))?;
+    fn bot(client: Client, api_base: &str, token: &Secret, target: Target) -> Result<Self, Invalid> {
+        let api = api_of(api_base)?;
         let token = token.reveal().trim();
         if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(Invalid::Token);
@@ -144,51 +117,35 @@ impl Discord {
         let mut authorization = HeaderValue::from_str(&format!("Bot {token}")).map_err(|_| Invalid::Token)?;
         authorization.set_sensitive(true);
         let token = Secret::new(token);
-        let authorization = Some(authorization);
-        Ok(Discord { client, api, authorization, token, target, progress: Mutex::default() })
+        Ok(Discord { client, api, authorization, token, target, progress: Progress::default() })
     }
 
     /// The direct message channel, once it is made: to be kept for this bot and user, and handed to
-    /// [`Discord::to_user`] by the next process. `None` for channels and webhooks.
+    /// [`Discord::to_user`] by the next process. `None` for channels.
     pub fn remembered(&self) -> Option<String> {
         match &self.target {
             Target::User(direct) => direct.kept(),
-            Target::Channel { .. } | Target::Webhook { .. } => None,
+            Target::Channel { .. } => None,
         }
     }
 
     /// Sends what of the message was not sent before. The first part that fails ends the attempt with its reply.
-    pub(super) async fn send(
-        &self,
-        message: &Message,
-        nonce: Uuid,
-        timeout: Duration,
-        now: Timestamp,
-    ) -> Reply {
+    pub(super) async fn send(&self, card: &Card, nonce: Uuid, timeout: Duration, now: Timestamp) -> Reply {
         let attempt = Attempt { now, timeout, began: Instant::now() };
         let mut last = Answer { status: 200, ..Answer::default() };
-        let sent = self.parts_sent(nonce);
-        for (number, part) in payload::parts(message).into_iter().enumerate().skip(sent) {
+        let sent = self.progress.of(nonce);
+        for (number, part) in parts(card, MOST_PARTS).into_iter().enumerate().skip(sent) {
+            let part = part.with_nonce(part_nonce(nonce, number));
             last = match &self.target {
-                Target::User(direct) => {
-                    let part = part.with_nonce(part_nonce(nonce, number));
-                    self.send_to_user(direct, &part, &attempt).await?
-                }
-                Target::Channel { id } => {
-                    let part = part.with_nonce(part_nonce(nonce, number));
-                    self.post(&messages_of(id), &part, &attempt).await?.0
-                }
-                Target::Webhook { id, thread } => {
-                    let path = self.execute(id, thread.as_deref(), part.has_components());
-                    self.post(&path, &part, &attempt).await?.0
-                }
+                Target::User(direct) => self.send_to_user(direct, &part, &attempt).await?,
+                Target::Channel { id } => self.post(&messages_of(id), &part, &attempt).await?.0,
             };
             if !is_success(&last) {
                 return Ok(last);
             }
-            self.note_parts_sent(nonce, number + 1);
+            self.progress.note(nonce, number + 1);
         }
-        self.forget_progress(nonce);
+        self.progress.forget(nonce);
         Ok(last)
     }
 
@@ -230,18 +187,6 @@ impl Discord {
         Ok(Ok(channel))
     }
 
-    /// `wait` makes Discord answer only when the message is there; without `with_components` it ignores buttons.
-    fn execute(&self, id: &str, thread: Option<&str>, with_components: bool) -> String {
-        let mut path = format!("/webhooks/{id}/{}?wait=true", self.token.reveal());
-        if with_components {
-            path.push_str("&with_components=true");
-        }
-        if let Some(thread) = thread {
-            path.push_str(&format!("&thread_id={thread}"));
-        }
-        path
-    }
-
     async fn post(
         &self,
         path: &str,
@@ -252,9 +197,7 @@ impl Discord {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        if let Some(authorization) = &self.authorization {
-            headers.insert(AUTHORIZATION, authorization.clone());
-        }
+        headers.insert(AUTHORIZATION, self.authorization.clone());
         let url = format!("{}{path}", self.api);
         let (answer, body) = self
             .client
@@ -266,13 +209,8 @@ impl Discord {
     /// Discord's words instead of the client's excerpt, which has the words of the path masked ("messages" is one),
     /// and its exact wait instead of the header's whole seconds.
     fn read(&self, mut answer: Answer, body: &[u8]) -> (Answer, Said) {
-        let said: Said = serde_json::from_slice(body).unwrap_or_default();
         answer.excerpt = self.excerpt(body);
-        if answer.status == 429
-            && let Some(wait) = said.retry_after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        {
-            answer.retry_after = Some(wait);
-        }
+        let said = read_wait(&mut answer, body);
         (answer, said)
     }
 
@@ -281,27 +219,6 @@ impl Discord {
         let mut text = escape::escaped_and_cut(&text, EXCERPT_LIMIT);
         text.truncate(text.floor_char_boundary(EXCERPT_LIMIT));
         text
-    }
-
-    fn parts_sent(&self, message: Uuid) -> usize {
-        lock(&self.progress).iter().find(|(id, _)| *id == message).map_or(0, |(_, sent)| *sent)
-    }
-
-    fn note_parts_sent(&self, message: Uuid, sent: usize) {
-        let mut progress = lock(&self.progress);
-        match progress.iter_mut().find(|(id, _)| *id == message) {
-            Some(entry) => entry.1 = sent,
-            None => {
-                if progress.len() == REMEMBERED_MESSAGES {
-                    progress.pop_front();
-                }
-                progress.push_back((message, sent));
-            }
-        }
-    }
-
-    fn forget_progress(&self, message: Uuid) {
-        lock(&self.progress).retain(|(id, _)| *id != message);
     }
 }
 
@@ -338,20 +255,6 @@ struct CreateDirectMessages<'a> {
     recipient_id: &'a str,
 }
 
-/// What is read of Discord's answers; every field is missing in some.
-#[derive(Debug, Default, Deserialize)]
-struct Said {
-    /// The id of what was made.
-    #[serde(default)]
-    id: Option<String>,
-    /// The kind of error.
-    #[serde(default)]
-    code: Option<u64>,
-    /// Seconds, with a fraction.
-    #[serde(default)]
-    retry_after: Option<f64>,
-}
-
 /// 24 characters of the 25 that are allowed: the event's id and the number of the part.
 fn part_nonce(event: Uuid, number: usize) -> String {
     format!("{}-{number}", URL_SAFE_NO_PAD.encode(event.as_bytes()))
@@ -361,30 +264,9 @@ fn messages_of(channel: &str) -> String {
     format!("/channels/{channel}/messages")
 }
 
-fn is_success(answer: &Answer) -> bool {
-    (200..300).contains(&answer.status)
-}
-
 fn checked_id(key: &'static str, id: &str) -> Result<String, Invalid> {
     let id = id.trim();
     if is_id(id) { Ok(id.to_owned()) } else { Err(Invalid::Id(key)) }
-}
-
-/// A 64-bit number in decimal.
-fn is_id(id: &str) -> bool {
-    (1..=20).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit())
-}
-
-/// Id and token of `https://HOST/api/webhooks/ID/TOKEN`, with or without a version after `api`.
-fn webhook_of(url: &Url) -> Option<(&str, &str)> {
-    let segments: Vec<&str> = url.path_segments()?.filter(|segment| !segment.is_empty()).collect();
-    let (id, token) = match segments[..] {
-        ["api", "webhooks", id, token] => (id, token),
-        ["api", version, "webhooks", id, token] if version.starts_with('v') => (id, token),
-        _ => return None,
-    };
-    let is_token = token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    (url.scheme() == "https" && is_id(id) && is_token).then_some((id, token))
 }
 
 fn api_of(base: &str) -> Result<String, Invalid> {

@@ -7,22 +7,28 @@
 //! Deliberately absent: configuration, the journal, retries and waits, and whether the user may be pinged at all.
 
 mod console;
+mod desktop;
 mod discord;
+mod hook;
 mod outlet;
-mod payload;
-mod split;
+mod progress;
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use ringback_model::Timestamp;
 use ringback_model::delivery::{Answer, Reply};
 use ringback_model::ping::Embed;
+use ringback_webhook::format::Card;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use discord::{Discord, Invalid};
+pub use desktop::Desktop;
+pub use discord::Discord;
+pub use hook::Hook;
 pub use outlet::{Error, Outlet};
+
+/// Messages that one text becomes at most.
+const MOST_PARTS: usize = 5;
 
 /// A message to the user, as it is journaled.
 ///
@@ -49,11 +55,11 @@ impl Message {
         Message { text: text.into(), embed: None, run_id: None, source: None }
     }
 
-    /// What is said, without a card; blank when the message says nothing at all.
-    fn as_text(&self) -> Cow<'_, str> {
+    /// The message as it is shown: the embed, or the text where there is none.
+    fn card(&self) -> Card {
         match &self.embed {
-            Some(embed) if self.text.trim().is_empty() => Cow::Owned(embed.as_text()),
-            _ => Cow::Borrowed(self.text.trim()),
+            Some(embed) => Card::of_embed(embed, self.source.as_deref()),
+            None => Card::of_text(self.text.trim()),
         }
     }
 }
@@ -61,8 +67,12 @@ impl Message {
 /// One `[[notify]]` entry.
 #[derive(Debug)]
 pub enum Notifier {
-    /// A Discord user, channel or channel webhook.
+    /// A Discord bot.
     Discord(Box<Discord>),
+    /// An address that takes messages.
+    Hook(Box<Hook>),
+    /// The desktop's notifications.
+    Desktop(Desktop),
     /// The daemon's standard output.
     Console,
 }
@@ -76,18 +86,25 @@ impl Notifier {
         let Ok(message) = serde_json::from_slice::<Message>(body) else {
             return Ok(not_sent("the journaled body is not a message"));
         };
-        if message.as_text().is_empty() {
+        let card = message.card();
+        if card.is_blank() {
             return Ok(not_sent("the message is empty"));
         }
         match self {
-            Notifier::Discord(discord) => discord.send(&message, nonce, timeout, now).await,
+            Notifier::Discord(discord) => discord.send(&card, nonce, timeout, now).await,
+            Notifier::Hook(hook) => hook.send(&card, nonce, timeout, now).await,
+            Notifier::Desktop(desktop) => desktop.send(&card, timeout).await,
             Notifier::Console => console::print(&message),
         }
     }
 }
 
+fn is_success(answer: &Answer) -> bool {
+    (200..300).contains(&answer.status)
+}
+
 /// The answer for what nobody can send.
-fn not_sent(why: &str) -> Answer {
+pub(crate) fn not_sent(why: &str) -> Answer {
     Answer { status: 422, excerpt: format!("not sent: {why}"), ..Answer::default() }
 }
 

@@ -9,7 +9,7 @@ use ringback_store::{Ledger, Save};
 use ringback_webhook::client::Client;
 use uuid::Uuid;
 
-use super::{Discord, Invalid, Notifier};
+use super::{Desktop, Discord, Hook, Notifier, discord, hook};
 use crate::config;
 
 /// One way to the user.
@@ -31,9 +31,12 @@ impl std::fmt::Debug for Outlet {
 /// An entry that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What it says is wrong.
+    /// What it says of a bot is wrong.
     #[error(transparent)]
-    Invalid(#[from] Invalid),
+    Discord(#[from] discord::Invalid),
+    /// What it says of an address is wrong.
+    #[error(transparent)]
+    Hook(#[from] hook::Invalid),
     /// What was kept of it cannot be read.
     #[error(transparent)]
     Store(#[from] ringback_store::Error),
@@ -53,30 +56,21 @@ impl Outlet {
         let mut kept = None;
         let notifier = match entry {
             config::Notify::Console => Notifier::Console,
-            config::Notify::DiscordWebhook { url, api_base } => {
-                Notifier::Discord(Box::new(Discord::to_webhook(client.clone(), api_base.as_deref(), url)?))
+            config::Notify::Desktop { bus } => Notifier::Desktop(Desktop::new(bus.clone())),
+            config::Notify::Hook { format, url, token, .. } => {
+                Notifier::Hook(Box::new(Hook::new(client.clone(), *format, url, token.as_ref())?))
             }
-            config::Notify::DiscordBot { token, target: Err(channel), api_base } => Notifier::Discord(
-                Box::new(Discord::to_channel(client.clone(), Some(api_base), token, channel)?),
-            ),
+            config::Notify::DiscordBot { token, target: Err(channel), api_base } => {
+                Notifier::Discord(Box::new(Discord::to_channel(client.clone(), api_base, token, channel)?))
+            }
             config::Notify::DiscordBot { token, target: Ok(user), api_base } => {
                 key = format!("dm_channel:{user}");
                 kept = ledger.value(&key).await?;
-                let discord = Discord::to_user(client.clone(), Some(api_base), token, user, kept.clone())?;
+                let discord = Discord::to_user(client.clone(), api_base, token, user, kept.clone())?;
                 Notifier::Discord(Box::new(discord))
             }
         };
         Ok(Outlet { notifier, ledger: Arc::clone(ledger), key, kept: Mutex::new(kept) })
-    }
-
-    /// The console, which stands in where none is configured.
-    pub fn console(ledger: &Arc<dyn Ledger>) -> Outlet {
-        Outlet {
-            notifier: Notifier::Console,
-            ledger: Arc::clone(ledger),
-            key: String::new(),
-            kept: Mutex::default(),
-        }
     }
 
     /// One attempt, as [`Notifier::send`]; a direct message channel that was made is kept.
@@ -84,7 +78,7 @@ impl Outlet {
         let reply = self.notifier.send(body, nonce, timeout, now).await;
         let channel = match &self.notifier {
             Notifier::Discord(discord) => discord.remembered(),
-            Notifier::Console => None,
+            Notifier::Hook(_) | Notifier::Desktop(_) | Notifier::Console => None,
         };
         let is_new = *self.kept.lock().unwrap_or_else(PoisonError::into_inner) != channel;
         if is_new && !self.key.is_empty() {

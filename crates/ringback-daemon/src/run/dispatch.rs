@@ -3,24 +3,32 @@
 //! A run is journaled as working before its process starts, so that after a crash the next start knows what to look
 //! for: what is left of it is ended, and the run counts as interrupted.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ringback_model::queue::Wait;
 use ringback_model::run::{End, Process, Run, RunId, RunState, Tokens};
-use ringback_model::{Agent, SessionId, prompt};
+use ringback_model::{Agent, SessionId, Timestamp, prompt};
 use ringback_runs::{Adapter, Environment, Leader, Order, Outcome, Progress, Session, Spec, TurnResult};
-use ringback_store::{Accept, Save};
+use ringback_store::{Accept, CallKey, Save};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::worktrees::denied_around;
 use super::{Active, KEY_TTL, Main, Runs};
 use crate::config::AgentEntry;
 use crate::mcp::ToolSet;
 
 /// How long a ledger that fails is left alone.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
+/// The longest that the dispatcher sleeps towards an instant.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Queued runs that are read at first; more only when these have to wait.
+const READ_AT_FIRST: usize = 64;
 /// From TERM to KILL for what a crash left behind.
 const RECOVER_KILL_AFTER: Duration = Duration::from_secs(5);
 /// What a run is told that owes a report.
@@ -43,13 +51,15 @@ impl Dispatcher {
             if going.len() < slots {
                 match runs.take_queued(slots - going.len()).await {
                     Ok(taken) => {
-                        for active in taken {
+                        for active in taken.runs {
                             let runs = runs.clone();
                             going.spawn(async move { runs.carry_out(active).await });
                         }
+                        // The wall clock may jump meanwhile, and the machine may sleep.
+                        pause = taken.again_at.map(|at| at.since(runs.moment().at).min(LONGEST_PAUSE));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot take runs from the queue");
+                        tracing::debug!(%error, "cannot take runs from the queue");
                         pause = Some(LEDGER_PAUSE);
                     }
                 }
@@ -68,13 +78,21 @@ impl Dispatcher {
     }
 }
 
+/// What came of a look at the queue.
+#[derive(Default)]
+struct Taken {
+    runs: Vec<Arc<Active>>,
+    /// When to look again, whatever happens until then; `None` = when something is queued or ends.
+    again_at: Option<Timestamp>,
+}
+
 impl Runs {
     /// Ends the processes of runs that were going on when ringback was killed.
     async fn recover(&self) {
         let left = match self.0.ledger.unfinished().await {
             Ok(left) => left,
             Err(error) => {
-                tracing::warn!(%error, "cannot look for runs that a crash left behind");
+                tracing::debug!(%error, "cannot look for runs that a crash left behind");
                 return;
             }
         };
@@ -85,7 +103,11 @@ impl Runs {
                 let leader = leader_of(&run);
                 let ended = ringback_runs::recover(run.id.0, leader, RECOVER_KILL_AFTER).await;
                 tracing::info!(run = %run.id, processes = ended, "a run was interrupted by the end of ringback");
-                let again = run.request.retry.then(|| run.again(RunId(Uuid::new_v4()), this.moment().at));
+                if run.request.retry {
+                    this.queue_again(&run).await;
+                }
+                let mut run = run;
+                run.worktree = this.settle_worktree(None, &run).await;
                 let end = End {
                     state: RunState::Interrupted,
                     error: Some("ringback stopped while it ran".to_owned()),
@@ -93,49 +115,85 @@ impl Runs {
                     tokens: None,
                 };
                 this.finish(run, end).await;
-                if let Some(run) = again {
-                    let accept =
-                        Accept { run, key: None, now: this.moment().at, key_ttl: KEY_TTL, max_queued: u64::MAX };
-                    if let Err(error) = this.0.ledger.accept(accept).await {
-                        tracing::warn!(%error, "an interrupted run cannot be queued again");
-                    }
-                }
             });
         }
         while ending.join_next().await.is_some() {}
     }
 
-    /// Takes up to `free` runs from the queue: each is journaled as working and known as active.
-    async fn take_queued(&self, free: usize) -> Result<Vec<Arc<Active>>, ringback_store::Error> {
-        let mut taken = Vec::new();
-        for run in self.0.ledger.queued(free).await? {
-            let main = self.main_session(&run.request.workspace, None).await;
-            let adapter = self.0.config.agents.get(&run.request.agent).map(|a| a.adapter);
-            let fork = fork_of(&run, adapter, main.as_ref()).ok();
-            // A cancel looks at the queue and at the active runs under this lock.
-            let _books = self.0.books.lock().await;
-            let Some(mut run) = self.0.ledger.run(run.id).await? else { continue };
-            if run.start(fork, self.moment().at).is_err() {
-                continue;
-            }
-            if adapter == Some(Adapter::Claude) {
-                // Chosen beforehand, so that the run and the session that the observer sees are one from the start.
-                let session = SessionId::new(Uuid::new_v4().to_string());
-                self.join(session.clone(), run.id, &run.request.source);
-                run.session_id = Some(session);
-            }
-            self.0.ledger.save(Save { runs: vec![run.clone()], ..Save::default() }).await?;
-            self.0.feed.push("run", self.shown(&run).to_string());
-            let active = Arc::new(Active {
-                orders: watch::Sender::new(Order::Proceed),
-                pings: AtomicU32::new(0),
-                main: main.map(|m| m.id),
-                run: Mutex::new(run.clone()),
-            });
-            self.set_active(run.id, Some(Arc::clone(&active)));
-            taken.push(active);
+    /// Queues an interrupted run again, once: before its end is written, and under a key of its own, so that another
+    /// crash at any moment makes neither none nor two of it.
+    async fn queue_again(&self, run: &Run) {
+        let now = self.moment().at;
+        let key = CallKey { scope: "interrupted".to_owned(), value: run.id.to_string() };
+        let run = run.again(RunId(Uuid::new_v4()), now);
+        let accept = Accept { run, key: Some(key), now, key_ttl: KEY_TTL, max_queued: u64::MAX };
+        if let Err(error) = self.0.ledger.accept(accept).await {
+            tracing::warn!(%error, "an interrupted run cannot be queued again");
         }
-        Ok(taken)
+    }
+
+    /// Takes up to `free` runs from the queue: each is journaled as working and known as active.
+    async fn take_queued(&self, free: usize) -> Result<Taken, ringback_store::Error> {
+        let mut taken = Taken::default();
+        // Good enough to see what has to wait; what may start is judged again, under the lock.
+        let mut situation = self.situation().await?;
+        let (mut seen, mut limit) = (HashSet::new(), free.max(READ_AT_FIRST));
+        loop {
+            let queue = self.0.ledger.queued(limit).await?;
+            let is_whole = queue.len() < limit;
+            for run in queue {
+                if taken.runs.len() == free {
+                    return Ok(taken);
+                }
+                if !seen.insert(run.id) {
+                    continue;
+                }
+                match situation.admit(&run.request, self.is_metered(&run.request)) {
+                    Ok(_) => taken.runs.extend(self.take(run).await?),
+                    Err(Wait::DailyCostUsd { until, .. }) => taken.again_at = Some(until),
+                    Err(Wait::Concurrency { .. } | Wait::Slot) => {}
+                }
+            }
+            if is_whole {
+                return Ok(taken);
+            }
+            limit *= 4;
+        }
+    }
+
+    /// Takes one run, unless something came between.
+    async fn take(&self, run: Run) -> Result<Option<Arc<Active>>, ringback_store::Error> {
+        let entry = self.0.config.agents.get(&run.request.agent);
+        let adapter = entry.map(|a| a.adapter);
+        let agent = entry.and_then(|entry| agent_of(&run.request.agent, entry));
+        let main = self.main_session(&run.request.workspace, agent).await;
+        let fork = fork_of(&run, agent, main.as_ref()).ok();
+        // A cancel looks at the queue and at the active runs under this lock, and so does a run's end, which gives
+        // back what it had reserved.
+        let _books = self.0.books.lock().await;
+        let admitted = self.situation().await?.admit(&run.request, self.is_metered(&run.request));
+        let (Ok(reserved), Some(mut run)) = (admitted, self.0.ledger.run(run.id).await?) else {
+            return Ok(None);
+        };
+        if run.start(fork, reserved, self.moment().at).is_err() {
+            return Ok(None);
+        }
+        if adapter == Some(Adapter::Claude) {
+            // Chosen beforehand, so that the run and the session that the observer sees are one from the start.
+            let session = SessionId::new(Uuid::new_v4().to_string());
+            self.join(session.clone(), run.id, &run.request.source);
+            run.session_id = Some(session);
+        }
+        self.0.ledger.save(Save { runs: vec![run.clone()], ..Save::default() }).await?;
+        self.0.feed.push("run", self.shown(&run).to_string());
+        let active = Arc::new(Active {
+            orders: watch::Sender::new(Order::Proceed),
+            pings: AtomicU32::new(0),
+            main: main.map(|m| m.id),
+            run: Mutex::new(run.clone()),
+        });
+        self.set_active(run.id, Some(Arc::clone(&active)));
+        Ok(Some(active))
     }
 
     /// One run, from its start to its end in the journal.
@@ -146,6 +204,8 @@ impl Runs {
             Err(why) => failed(why),
         };
         self.0.tokens.revoke(id);
+        let run = active.run().clone();
+        self.settle_worktree(Some(&active), &run).await;
         let run = active.run().clone();
         self.finish(run, end).await;
         self.0.wake.notify_one();
@@ -187,8 +247,9 @@ impl Runs {
         let workspace = self.0.config.workspaces.get(&request.workspace);
         let workspace =
             workspace.ok_or_else(|| format!("no workspace is called {} any more", request.workspace))?;
-        let main = self.main_session(&request.workspace, None).await;
-        let start = match (request.isolated, fork_of(&run, Some(entry.adapter), main.as_ref())) {
+        let agent = agent_of(&request.agent, entry);
+        let main = self.main_session(&request.workspace, agent).await;
+        let start = match (request.isolated, fork_of(&run, agent, main.as_ref())) {
             (true, _) => prompt::Start::Isolated,
             (false, Ok(_)) if run.forked_from.is_some() => prompt::Start::Fork,
             (false, Ok(_)) => prompt::Start::WithoutHistory(prompt::NoHistory::NoMainSession),
@@ -197,8 +258,9 @@ impl Runs {
         let main_dir = main.as_ref().and_then(|m| m.shown.as_ref()).map(|s| s.about.cwd.clone());
         let cwd = match (&run.forked_from, main_dir) {
             (Some(_), Some(dir)) if !dir.is_empty() => dir.into(),
-            _ => workspace.path.clone(),
+            _ => self.make_worktree(active, workspace).await?.unwrap_or_else(|| workspace.path.clone()),
         };
+        let in_worktree = active.run().worktree.as_ref().map(|w| PathBuf::from(&w.path));
         let tools = ToolSet { ping: request.allow_ping, report: request.update_main_session.may_report() };
         let mcp = match &self.0.mcp_url {
             Some(url) => {
@@ -209,7 +271,8 @@ impl Runs {
         };
         let updates = self.updates(&request.workspace).await;
         let level = self.level().await;
-        let text = prompt::prompt(&prompt::PromptFacts {
+        let restrictions = restrictions(entry.adapter, &request.allowed_tools);
+        let facts = prompt::PromptFacts {
             source: &request.source,
             message: &request.message,
             allow_ping: request.allow_ping && mcp.is_some(),
@@ -217,28 +280,35 @@ impl Runs {
             busy: main.as_ref().is_some_and(Main::is_busy),
             budget: &level,
             start,
-            allowed_tools: (entry.adapter == Adapter::Claude).then_some(request.allowed_tools.as_slice()),
-            reach: if self.0.is_console_only { prompt::Reach::ConsoleOnly } else { prompt::Reach::Notifiers },
+            allowed_tools: restrictions.as_deref(),
+            reach: self.0.reach,
             updates: &updates,
             now: self.moment().at,
-        });
+        };
+        let cannot = prompt::Start::WithoutHistory(prompt::NoHistory::CannotFork);
+        let without_history = prompt::prompt(&prompt::PromptFacts { start: cannot, ..facts });
         Ok(Spec {
             run_id: run.id.0,
             adapter: entry.adapter,
             command: entry.command.clone(),
             cwd,
-            prompt: text,
+            prompt: prompt::prompt(&facts),
+            prompt_without_history: run.forked_from.is_some().then_some(without_history),
             env: Environment::select(&self.0.env.all(), &entry.env, &self.0.config.never),
             mcp,
             limits: ringback_runs::Limits::new(request.limits.timeout()),
             output_dir: self.output(run.id),
             session: session_of(&run),
-            model: request.model.as_deref().map(|m| model_of(entry, m)),
+            model: request.model.as_deref().map(|m| entry.model(m)).transpose()?,
             thinking: request.thinking,
             allowed_tools: request.allowed_tools.clone(),
-            denied_dirs: self.0.denied.clone(),
+            denied_dirs: match &in_worktree {
+                Some(own) => denied_around(own, &self.0.denied),
+                None => self.0.denied.clone(),
+            },
             max_turns: Some(request.limits.max_turns).filter(|n| *n > 0),
-            max_cost_usd: Some(request.limits.max_cost_usd).filter(|c| *c > 0.0),
+            // What it has reserved, which may be less than it was to have, or a bound where it was to have none.
+            max_cost_usd: run.charged_usd.filter(|c| *c > 0.0),
         })
     }
 
@@ -249,7 +319,7 @@ impl Runs {
             // The tools write under the same lock: what they noted last is in the active run.
             let books = self.0.books.lock().await;
             let mut run = self.active(run.id).map_or_else(|| run.clone(), |active| active.run().clone());
-            if run.finish(end.clone(), self.moment().at).is_err() {
+            if run.finish(end.clone(), self.is_metered(&run.request), self.moment().at).is_err() {
                 // It has ended already, by another hand.
                 self.set_active(run.id, None);
                 return;
@@ -266,7 +336,7 @@ impl Runs {
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(run = %run.id, %error, "the end of a run cannot be written down")
+                    tracing::debug!(run = %run.id, %error, "the end of a run cannot be written down")
                 }
             }
             drop(books);
@@ -284,12 +354,14 @@ struct Host<'a> {
 
 impl ringback_runs::Host for Host<'_> {
     fn learn(&mut self, fact: &Progress) {
-        if let Progress::Session(id) = fact {
-            let mut run = self.active.run();
-            if run.session_id.as_ref() != Some(id) {
+        let mut run = self.active.run();
+        match fact {
+            Progress::Session(id) if run.session_id.as_ref() != Some(id) => {
                 run.session_id = Some(id.clone());
                 self.runs.join(id.clone(), run.id, &run.request.source);
             }
+            Progress::WithoutHistory => run.forked_from = None,
+            Progress::Session(_) | Progress::Turn(_) => {}
         }
     }
 
@@ -300,28 +372,54 @@ impl ringback_runs::Host for Host<'_> {
 }
 
 /// The session that a run forks, or why it has no history.
-fn fork_of(run: &Run, adapter: Option<Adapter>, main: Option<&Main>) -> Result<SessionId, prompt::NoHistory> {
-    if adapter != Some(Adapter::Claude) || run.request.isolated {
-        return Err(prompt::NoHistory::CannotFork);
-    }
+fn fork_of(run: &Run, agent: Option<Agent>, main: Option<&Main>) -> Result<SessionId, prompt::NoHistory> {
+    let agent = agent.filter(|_| !run.request.isolated).ok_or(prompt::NoHistory::CannotFork)?;
     let main = main.ok_or(prompt::NoHistory::NoMainSession)?;
-    match main.agent() {
-        Some(Agent::Claude) | None => Ok(main.id.clone()),
-        Some(_) => Err(prompt::NoHistory::OtherAgent),
+    // One that was pinned and never seen may be anybody's.
+    if main.agent().is_some_and(|of| of != agent) {
+        return Err(prompt::NoHistory::OtherAgent);
+    }
+    Ok(main.id.clone())
+}
+
+/// The agent whose sessions a configured agent forks. Over the protocol any agent may speak: it is known by the name
+/// that the user gave it, or by that of its program.
+fn agent_of(name: &str, entry: &AgentEntry) -> Option<Agent> {
+    match entry.adapter {
+        Adapter::Claude => Some(Agent::Claude),
+        Adapter::Codex => Some(Agent::Codex),
+        Adapter::Acp => {
+            let program = entry.command.first().and_then(|p| std::path::Path::new(p).file_stem()?.to_str());
+            name.parse().ok().or_else(|| program?.parse().ok())
+        }
+        Adapter::Command => None,
+    }
+}
+
+/// The tools of its own that a run is told it has; `None` = the adapter cannot restrict them.
+fn restrictions(adapter: Adapter, allowed: &[String]) -> Option<Vec<String>> {
+    match adapter {
+        Adapter::Command => None,
+        Adapter::Claude | Adapter::Acp => Some(allowed.to_vec()),
+        Adapter::Codex => {
+            let may_write = ringback_runs::codex_may_write(allowed);
+            let commands = if may_write {
+                "shell commands and edits that write below the working directory"
+            } else {
+                "shell commands that write nothing"
+            };
+            Some(vec![commands.to_owned()])
+        }
     }
 }
 
 fn session_of(run: &Run) -> Session {
     let id = run.session_id.as_ref().and_then(|id| id.as_str().parse::<Uuid>().ok());
     match (id, &run.forked_from) {
-        (Some(id), Some(of)) => Session::Fork { of: of.clone(), id },
+        (id, Some(of)) => Session::Fork { of: of.clone(), id },
         (Some(id), None) => Session::New { id },
-        (None, _) => Session::Unnamed,
+        (None, None) => Session::Unnamed,
     }
-}
-
-fn model_of(entry: &AgentEntry, model: &str) -> String {
-    entry.models.get(model).cloned().unwrap_or_else(|| model.to_owned())
 }
 
 fn leader_of(run: &Run) -> Leader {
@@ -332,8 +430,9 @@ fn leader_of(run: &Run) -> Leader {
     }
 }
 
+/// It never ran, and so it cost nothing.
 fn failed(why: String) -> End {
-    End { state: RunState::Failed, error: Some(why), cost_usd: None, tokens: None }
+    End { state: RunState::Failed, error: Some(why), cost_usd: Some(0.0), tokens: None }
 }
 
 fn end_of(outcome: Outcome) -> End {

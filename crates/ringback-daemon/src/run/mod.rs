@@ -7,6 +7,8 @@ mod dispatch;
 mod main_session;
 mod messages;
 mod toolbox;
+mod waiting;
+mod worktrees;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -14,8 +16,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use ringback_model::budget::{self, Budget, Moment};
+use ringback_model::inbound::bounds::Bounds;
 use ringback_model::inbound::{Call, IdempotencyKey, Refusal};
-use ringback_model::run::{Request, Run, RunId};
+use ringback_model::money::Day;
+use ringback_model::prompt::Reach;
+use ringback_model::run::{Limits, Request, Run, RunId, RunState};
 use ringback_model::updates::PendingUpdates;
 use ringback_model::{SessionId, Timestamp};
 use ringback_runs::Order;
@@ -27,16 +32,19 @@ use uuid::Uuid;
 pub use dispatch::Dispatcher;
 pub use main_session::Main;
 pub(crate) use messages::Alive;
+pub(crate) use worktrees::Removal;
 
 use crate::config;
 use crate::env::Env;
 use crate::feed::Feed;
-use crate::lane::Lanes;
+use crate::lane::Outlets;
 use crate::mcp::Tokens;
 use crate::view::View;
 
 /// How long a repeated key starts no second run.
 const KEY_TTL: Duration = Duration::from_secs(72 * 3600);
+/// When a caller may try again whose call found the queue full.
+const FULL_QUEUE: Duration = Duration::from_secs(60);
 
 /// The handle. Cheap to clone.
 #[derive(Clone)]
@@ -46,18 +54,24 @@ pub(crate) struct Parts {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) config: config::Runs,
     pub(crate) limits: budget::Limits,
+    /// Bounds of single callers.
+    bounds: Bounds,
     pub(crate) env: Env,
     pub(crate) view: View,
     pub(crate) feed: Feed,
     /// Where messages to the user are queued.
-    pub(crate) outlets: Lanes,
-    /// None of them was configured: the console stands in.
-    pub(crate) is_console_only: bool,
+    pub(crate) outlets: Outlets,
+    /// What runs are told about where that is.
+    pub(crate) reach: Reach,
     pub(crate) tokens: Tokens,
     /// Address of the tools; `None` = the API does not listen, so that runs have none.
     pub(crate) mcp_url: Option<String>,
     /// `runs/` in the state directory.
     pub(crate) output: PathBuf,
+    /// `worktrees/` in the state directory.
+    worktrees: PathBuf,
+    /// One hand at a time: what a run leaves is looked at and removed under this lock.
+    tidying: tokio::sync::Mutex<()>,
     /// Directories that no run may read.
     pub(crate) denied: Vec<PathBuf>,
     /// Something was queued, or a slot is free. Losing one costs latency, never a run.
@@ -69,6 +83,7 @@ pub(crate) struct Parts {
     /// Sessions that are runs, with the run's source.
     sessions: RunSessions,
     now: fn() -> Moment,
+    day: fn(Timestamp) -> Day,
 }
 
 /// Sessions that ringback started: the run, and its source. Cheap to clone.
@@ -116,6 +131,8 @@ pub struct Setup {
     pub config: config::Runs,
     /// The ping budget's bounds.
     pub limits: budget::Limits,
+    /// Bounds of single callers.
+    pub bounds: Bounds,
     /// The environment, from which agents get their part.
     pub env: Env,
     /// The sessions.
@@ -123,19 +140,23 @@ pub struct Setup {
     /// What the interfaces are told.
     pub feed: Feed,
     /// Where messages are queued.
-    pub outlets: Lanes,
-    /// The console stands in for configured notifiers.
-    pub is_console_only: bool,
+    pub outlets: Outlets,
+    /// What runs are told about where that is.
+    pub reach: Reach,
     /// The tools' tokens.
     pub tokens: Tokens,
     /// Address of the tools.
     pub mcp_url: Option<String>,
     /// `runs/` in the state directory.
     pub output: PathBuf,
+    /// `worktrees/` in the state directory.
+    pub worktrees: PathBuf,
     /// Directories that no run may read.
     pub denied: Vec<PathBuf>,
     /// The time and the local date.
     pub now: fn() -> Moment,
+    /// The local day of an instant.
+    pub day: fn(Timestamp) -> Day,
 }
 
 impl Runs {
@@ -166,20 +187,24 @@ impl Runs {
             ledger: setup.ledger,
             config: setup.config,
             limits: setup.limits,
+            bounds: setup.bounds,
             env: setup.env,
             view: setup.view,
             feed: setup.feed,
             outlets: setup.outlets,
-            is_console_only: setup.is_console_only,
+            reach: setup.reach,
             tokens: setup.tokens,
             mcp_url: setup.mcp_url,
             output: setup.output,
+            worktrees: setup.worktrees,
+            tidying: tokio::sync::Mutex::default(),
             denied: setup.denied,
             wake: Notify::new(),
             active: Mutex::default(),
             books: tokio::sync::Mutex::new(books),
             sessions: Arc::new(RwLock::new(sessions)),
             now: setup.now,
+            day: setup.day,
         })))
     }
 
@@ -193,36 +218,62 @@ impl Runs {
         route: &str,
         key: Option<IdempotencyKey>,
     ) -> Result<RunId, Refusal> {
-        let request = self.request(call);
+        let key = key.map(|k| CallKey { scope: route.to_owned(), value: k.as_str().to_owned() });
+        let run = Run::queued(RunId(Uuid::new_v4()), self.request(call), (self.0.now)().at);
+        self.enqueue(run, key).await
+    }
+
+    /// Puts a new run at the end of the queue.
+    async fn enqueue(&self, run: Run, key: Option<CallKey>) -> Result<RunId, Refusal> {
+        let request = &run.request;
         let entry = self.0.config.agents.get(&request.agent);
         let program = entry.and_then(|e| e.command.first()).map_or("", String::as_str);
         if ringback_runs::find_program(program, self.0.env.get("PATH")).is_none() {
-            return Err(Refusal::AgentNotAvailable(request.agent));
+            return Err(Refusal::AgentNotAvailable(request.agent.clone()));
         }
+        if let (Some(entry), Some(model)) = (entry, &request.model)
+            && entry.model(model).is_err()
+        {
+            return Err(Refusal::InvalidValue { field: "model", value: model.clone() });
+        }
+        let unwritten = |error| {
+            tracing::debug!(%error, "a call cannot be journaled");
+            Refusal::StorageUnavailable
+        };
         let now = (self.0.now)().at;
-        let run = Run::queued(RunId(Uuid::new_v4()), request, now);
+        let spent = self.money_gone(request).await.map_err(unwritten)?;
         let id = run.id;
         let shown = self.shown(&run);
-        let accept = Accept {
-            run,
-            key: key.map(|k| CallKey { scope: route.to_owned(), value: k.as_str().to_owned() }),
-            now,
-            key_ttl: KEY_TTL,
-            max_queued: self.0.config.max_queued,
-        };
-        match self.0.ledger.accept(accept).await {
-            Ok(Accepted::New) => {
+        // A call that was accepted before is answered as it was then, whatever is left of the money or the queue.
+        let max_queued = if spent.is_some() { 0 } else { self.0.config.max_queued };
+        let accept = Accept { run, key, now, key_ttl: KEY_TTL, max_queued };
+        match self.0.ledger.accept(accept).await.map_err(unwritten)? {
+            Accepted::New => {
                 self.0.feed.push("run", shown.to_string());
                 self.0.wake.notify_one();
                 Ok(id)
             }
-            Ok(Accepted::Repeated(first)) => Ok(first),
-            Ok(Accepted::Full) => Err(Refusal::TooManyRequests),
-            Err(error) => {
-                tracing::warn!(%error, "a call cannot be journaled");
-                Err(Refusal::StorageUnavailable)
-            }
+            Accepted::Repeated(first) => Ok(first),
+            Accepted::Full => Err(Refusal::TooManyRequests { wait: spent.unwrap_or(FULL_QUEUE) }),
         }
+    }
+
+    /// Queues the request of a run that has ended once more, under the limits that hold now.
+    ///
+    /// # Errors
+    /// It has not ended, or a new call would be refused as well.
+    pub async fn retry(&self, run: &Run) -> Result<RunId, NotRetried> {
+        if !run.state.is_terminal() {
+            return Err(NotRetried::NotEnded(run.state));
+        }
+        let mut again = run.again(RunId(Uuid::new_v4()), (self.0.now)().at);
+        // A hook has its own.
+        if again.request.hook.is_none() {
+            again.request.limits = self.limits();
+            again.request.allowed_tools = self.allowed_tools(&again.request.agent);
+            again.request.retry = self.0.config.retry;
+        }
+        self.enqueue(again, None).await.map_err(NotRetried::Refused)
     }
 
     /// The names that calls may use.
@@ -236,8 +287,10 @@ impl Runs {
     fn request(&self, call: Call) -> Request {
         let config = &self.0.config;
         let agent = call.agent.unwrap_or_else(|| config.agent.clone());
-        let allowed_tools = config.agents.get(&agent).map(|a| a.allowed_tools.clone()).unwrap_or_default();
         Request {
+            allowed_tools: self.allowed_tools(&agent),
+            limits: self.limits(),
+            retry: config.retry,
             source: call.source,
             hook: None,
             agent,
@@ -248,13 +301,19 @@ impl Runs {
             thinking: call.thinking,
             allow_ping: call.allow_ping,
             update_main_session: call.update_main_session,
-            allowed_tools,
-            limits: ringback_model::run::Limits {
-                timeout_ms: u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX),
-                max_turns: config.max_turns,
-                max_cost_usd: config.max_cost_usd,
-            },
-            retry: false,
+        }
+    }
+
+    fn allowed_tools(&self, agent: &str) -> Vec<String> {
+        self.0.config.agents.get(agent).map(|a| a.allowed_tools.clone()).unwrap_or_default()
+    }
+
+    fn limits(&self) -> Limits {
+        let config = &self.0.config;
+        Limits {
+            timeout_ms: u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX),
+            max_turns: config.max_turns,
+            max_cost_usd: config.max_cost_usd,
         }
     }
 
@@ -275,8 +334,8 @@ impl Runs {
         // The dispatcher takes queued runs under the same lock.
         let _books = self.0.books.lock().await;
         let Some(mut run) = self.0.ledger.run(id).await? else { return Ok(false) };
-        let end = ringback_model::run::End::plain(ringback_model::run::RunState::Cancelled);
-        if self.active(id).is_some() || run.finish(end, (self.0.now)().at).is_err() {
+        let end = ringback_model::run::End::plain(RunState::Cancelled);
+        if self.active(id).is_some() || run.finish(end, true, (self.0.now)().at).is_err() {
             return Ok(self.active(id).map(|a| a.orders.send_replace(Order::Cancel)).is_some());
         }
         self.0.feed.push("run", self.shown(&run).to_string());
@@ -340,10 +399,19 @@ impl Runs {
             "started_at": run.started_at,
             "ended_at": run.ended_at,
             "cost_usd": run.cost_usd,
+            "charged_usd": run.charged_usd,
             "tokens": run.tokens,
             "reported": run.reported,
             "pinged": run.pinged,
             "error": run.error,
+            "timeout_ms": request.limits.timeout_ms,
+            "max_turns": request.limits.max_turns,
+            "max_cost_usd": request.limits.max_cost_usd,
+            "retry_of": run.retry_of,
+            "waiting": null,
+            "worktree": run.worktree.as_ref().map(|w| json!({
+                "path": w.path, "branch": w.branch, "kept": w.is_kept,
+            })),
         })
     }
 
@@ -385,6 +453,22 @@ impl Runs {
         let mut sessions = self.0.sessions.write().unwrap_or_else(PoisonError::into_inner);
         sessions.insert(session, (run, source.to_owned()));
     }
+}
+
+/// Why a run is not queued once more.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRetried {
+    /// It waits or works.
+    #[error("the run is {0}: only one that has ended can be retried")]
+    NotEnded(RunState),
+    /// A new call would be refused as well.
+    #[error(transparent)]
+    Refused(Refusal),
+}
+
+/// The local day of an instant, for the day's money.
+pub(crate) fn local_day(at: Timestamp) -> Day {
+    Day::of(at, &jiff::tz::TimeZone::system())
 }
 
 /// Milliseconds of a timestamp are all that the ledger's rules need of the clock; the local date comes with it.

@@ -208,6 +208,6 @@ fn over() -> ToolFailure {
 }
 
 fn unwritten(error: ringback_store::Error) -> ToolFailure {
-    tracing::warn!(%error, "a tool's call cannot be journaled");
+    tracing::debug!(%error, "a tool's call cannot be journaled");
     ToolFailure { message: "not sent: the journal cannot be written; try again later".to_owned() }
 }

@@ -204,7 +204,7 @@ fn the_other_rows_of_the_table_have_their_status_and_body() {
         (Refusal::PayloadTooLarge, 413, r#"{"error":"payload too large"}"#),
         (Refusal::NotFound, 404, r#"{"error":"not found"}"#),
         (Refusal::MethodNotAllowed, 405, r#"{"error":"method not allowed"}"#),
-        (Refusal::TooManyRequests, 429, r#"{"error":"too many requests"}"#),
+        (Refusal::TooManyRequests { wait: Duration::ZERO }, 429, r#"{"error":"too many requests"}"#),
         (Refusal::AgentNotAvailable("claude".into()), 503, r#"{"error":"agent not available: claude"}"#),
         (Refusal::StorageUnavailable, 503, r#"{"error":"storage unavailable"}"#),
     ] {

@@ -45,6 +45,7 @@ fn spec(home: &Home, model: &ModelServer, prompt: &str) -> Spec {
         command: vec![claude.to_str().unwrap().to_owned()],
         cwd: home.project(),
         prompt: prompt.to_owned(),
+        prompt_without_history: None,
         env: Environment::select(&process, &names, &BTreeSet::new()),
         mcp: None,
         limits: Limits::new(DEADLINE),
@@ -61,8 +62,8 @@ fn spec(home: &Home, model: &ModelServer, prompt: &str) -> Spec {
 
 fn id_of(session: &Session) -> Uuid {
     match session {
-        Session::New { id } | Session::Fork { id, .. } => *id,
-        Session::Unnamed => panic!("the test gave it an id"),
+        Session::New { id } | Session::Fork { id: Some(id), .. } => *id,
+        Session::Fork { .. } | Session::Unnamed => panic!("the test gave it an id"),
     }
 }
 
@@ -189,7 +190,7 @@ async fn a_fork_has_the_full_history_and_leaves_the_parents_file_as_it_is() {
     let before = fs::read(transcript(&home, parent_id)).unwrap();
 
     let mut fork = spec(&home, &model, "The question to the fork.");
-    fork.session = Session::Fork { of: SessionId::new(parent_id.to_string()), id: Uuid::new_v4() };
+    fork.session = Session::Fork { of: SessionId::new(parent_id.to_string()), id: Some(Uuid::new_v4()) };
     let mut notes = Notes::default();
     let forks = finish(start(&fork).unwrap(), &mut notes).await;
 
@@ -332,7 +333,7 @@ async fn the_causes_of_a_failed_run_are_told_in_plain_words() {
     assert_eq!(failed(&logged_out).await, "claude: not logged in, run `claude` and /login");
     let id = Uuid::new_v4();
     let unknown = |s: &mut Spec| {
-        s.session = Session::Fork { of: SessionId::new(id.to_string()), id: Uuid::new_v4() };
+        s.session = Session::Fork { of: SessionId::new(id.to_string()), id: None };
     };
     assert_eq!(failed(&unknown).await, format!("claude: No conversation found with session ID: {id}"));
 }

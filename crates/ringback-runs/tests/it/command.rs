@@ -7,7 +7,6 @@ use std::time::Duration;
 use ringback_model::{Secret, SessionId};
 use ringback_runs::{End, Limits, Mcp, Order, Session, Spec, StartError, start};
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use crate::kit::{Bench, DEADLINE, environment, is_alive};
 
@@ -207,7 +206,7 @@ async fn what_cannot_be_started_is_named() {
     assert_eq!(refused(&|s| s.denied_dirs = vec!["here".into()]), "invalid denied directory: \"here\"");
     assert_eq!(refused(&|s| s.max_cost_usd = Some(f64::NAN)), "invalid max_cost_usd: \"NaN\"");
     assert_eq!(refused(&|s| s.command = vec![]), "invalid command: \"\"");
-    let fork = |s: &mut Spec| s.session = Session::Fork { of: SessionId::new("--x"), id: Uuid::new_v4() };
+    let fork = |s: &mut Spec| s.session = Session::Fork { of: SessionId::new("--x"), id: None };
     assert_eq!(refused(&fork), "invalid session: \"--x\"");
     assert!(!bench.path("runs").exists(), "a refused run leaves nothing behind");
 

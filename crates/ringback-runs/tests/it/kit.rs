@@ -43,6 +43,7 @@ impl Bench {
             command: vec!["sh".to_owned(), agent.to_str().unwrap().to_owned()],
             cwd: path.clone(),
             prompt: "do it".to_owned(),
+            prompt_without_history: None,
             env: environment(&[("PATH", "/usr/local/bin:/usr/bin:/bin")]),
             mcp: None,
             limits: Limits::new(DEADLINE),

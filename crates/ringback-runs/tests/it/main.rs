@@ -5,6 +5,7 @@
     reason = "the functions that the tests share fail a test by panicking"
 )]
 
+mod acp;
 mod claude;
 mod command;
 mod kit;

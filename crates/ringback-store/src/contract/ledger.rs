@@ -67,14 +67,14 @@ pub fn run(n: u128, at: i64) -> Run {
 
 /// The run at work since `at`, in a session of its own.
 pub fn working(mut run: Run, session: &str, at: i64) -> Run {
-    run.start(Some(SessionId::new("main")), t(at)).unwrap();
+    run.start(Some(SessionId::new("main")), 0.0, t(at)).unwrap();
     run.session_id = Some(SessionId::new(session));
     run
 }
 
 /// The run, at work before, at its end.
 pub fn finished(mut run: Run, state: RunState, cost_usd: Option<f64>, at: i64) -> Run {
-    run.finish(End { cost_usd, ..End::plain(state) }, t(at)).unwrap();
+    run.finish(End { cost_usd, ..End::plain(state) }, true, t(at)).unwrap();
     run
 }
 
@@ -230,7 +230,7 @@ async fn saving_replaces_runs_and_the_queue_shrinks_and_grows_with_them(ledger: 
     assert_eq!(ledger.run(run_id(1)).await, Ok(Some(at_work.clone())));
     assert_eq!(queue(ledger).await, [2, 3]);
     let mut cancelled = run(2, 2);
-    cancelled.finish(End::plain(RunState::Cancelled), t(30)).unwrap();
+    cancelled.finish(End::plain(RunState::Cancelled), true, t(30)).unwrap();
     let done = finished(at_work, RunState::Completed, Some(0.25), 40);
     save_runs(ledger, vec![cancelled.clone(), done.clone()]).await;
     assert_eq!(ledger.run(run_id(2)).await, Ok(Some(cancelled)));
@@ -324,7 +324,7 @@ async fn runs_are_listed_newest_first_in_pages(ledger: &dyn Ledger) {
         let mut next = call.run.clone();
         assert_eq!(ledger.accept(call).await, Ok(Accepted::New));
         if n <= 3 {
-            next.finish(End::plain(RunState::Cancelled), t(200)).unwrap();
+            next.finish(End::plain(RunState::Cancelled), true, t(200)).unwrap();
             save_runs(ledger, vec![next]).await;
         }
     }

@@ -15,8 +15,9 @@ use crate::{
     DeliveryDetail, DeliveryQuery, DeliveryRow, EndpointCounts, EndpointStatus, Latency, Page, Totals,
 };
 
-const ROW_COLUMNS: &str = "d.delivery, e.id, p.name, d.state, d.attempts, e.recorded_at, d.due_at,
-    e.session_id, e.agent, e.from_activity, e.to_activity, e.at, a.status, a.error";
+const ROW_COLUMNS: &str = "d.delivery, e.id, p.name, d.state, d.attempts,
+    coalesce(d.replayed_at, e.recorded_at), d.due_at, e.session_id, e.agent, e.from_activity, e.to_activity,
+    e.at, a.status, a.error";
 const LAST_ATTEMPT: &str = "LEFT JOIN attempt a ON a.delivery = d.delivery AND a.number = d.tries";
 
 pub(super) fn sessions(conn: &Connection) -> Result<Vec<SessionState>> {

@@ -59,7 +59,8 @@ fn take(
     until: Timestamp,
 ) -> Result<Vec<Claim>> {
     let mut find = conn.prepare_cached(
-        "SELECT d.delivery, e.id, d.attempts, e.recorded_at, d.due_at, d.tries, e.session_id, e.kind, e.body
+        "SELECT d.delivery, e.id, d.attempts, coalesce(d.replayed_at, e.recorded_at), d.due_at, d.tries,
+             e.session_id, e.kind, e.body
          FROM delivery d JOIN event e ON e.event = d.event WHERE d.delivery = ?1",
     )?;
     let claims: Vec<Claim> = ids

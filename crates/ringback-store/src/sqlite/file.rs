@@ -21,24 +21,41 @@ const STATEMENTS: usize = 64;
 
 /// Makes the file if there is none, looks at it if there is one, and returns its path free of links.
 pub(super) fn prepare(path: &Path) -> Result<PathBuf, Error> {
-    // Only the last part must not be a link: a home directory may well be one.
+    let path = free_of_links(path)?;
+    match create(&path) {
+        Ok(_) => Ok(path),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => look_at(&path).map(|()| path),
+        Err(error) => Err(io_error(error)),
+    }
+}
+
+/// The path of a file that is there and private; `None` = there is none.
+pub(super) fn existing(path: &Path) -> Result<Option<PathBuf>, Error> {
+    let path = free_of_links(path)?;
+    match fs::symlink_metadata(&path) {
+        Ok(_) => look_at(&path).map(|()| Some(path)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error(error)),
+    }
+}
+
+/// Only the last part must not be a link: a home directory may well be one.
+fn free_of_links(path: &Path) -> Result<PathBuf, Error> {
     let name = path.file_name().ok_or_else(|| Error::Io("the path names no file".to_owned()))?;
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let path = directory.canonicalize().map_err(io_error)?.join(name);
-    match create(&path) {
-        Ok(_) => return Ok(path),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(io_error(error)),
-    }
-    let metadata = fs::symlink_metadata(&path).map_err(io_error)?;
+    Ok(directory.canonicalize().map_err(io_error)?.join(name))
+}
+
+fn look_at(path: &Path) -> Result<(), Error> {
+    let metadata = fs::symlink_metadata(path).map_err(io_error)?;
     let problem = if !metadata.is_file() {
         "it is a link or no regular file".to_owned()
     } else if let Some(mode) = mode_for_others(&metadata) {
         format!("its mode is {mode:03o}, which lets others in; 600 is right")
     } else {
-        return Ok(path);
+        return Ok(());
     };
-    Err(Error::Exposed { path, problem })
+    Err(Error::Exposed { path: path.to_owned(), problem })
 }
 
 /// Opens the connection that writes, takes the file to the newest schema, and leaves a newer or foreign file as it

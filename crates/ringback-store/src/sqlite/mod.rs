@@ -15,14 +15,17 @@ mod ledger;
 mod prune;
 mod reader;
 mod record;
+mod repair;
 mod replay;
 mod rows;
 mod runs;
+mod salvage;
 mod save;
 mod schema;
 mod settle;
 mod tally;
 mod thread;
+mod trouble;
 mod writer;
 
 use std::path::Path;
@@ -30,9 +33,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use ringback_model::{DeliveryId, EndpointName, Event, SessionId, SessionState, Timestamp};
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+pub use self::repair::{Repaired, check, repair};
 
 use self::reader::Reader;
 use self::record::Ready;
+use self::trouble::{Trouble, Who};
 use self::writer::Writer;
 use crate::leases::Leases;
 use crate::{
@@ -48,6 +56,7 @@ pub struct SqliteStore {
     writer: Writer,
     /// Touched by the claiming thread during a claim and by the writing thread after a commit; never while awaiting.
     leases: Arc<Mutex<Leases>>,
+    trouble: Trouble,
 }
 
 impl SqliteStore {
@@ -60,15 +69,17 @@ impl SqliteStore {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let path = file::prepare(path)?;
         let writing = file::open_writer(&path)?;
-        let claims = Reader::start("store-claim", file::open_reader(&path)?)?;
-        let listings = Reader::start("store-read", file::open_reader(&path)?)?;
-        let writer = Writer::start(path, writing)?;
-        Ok(SqliteStore { claims, listings, writer, leases: Arc::default() })
+        let trouble = Trouble::none();
+        let reader = |name, who| Reader::start(name, path.clone(), who, trouble.clone());
+        let claims = reader("store-claim", Who::Claims)?;
+        let listings = reader("store-read", Who::Listings)?;
+        let writer = Writer::start(path, writing, trouble.clone())?;
+        Ok(SqliteStore { claims, listings, writer, leases: Arc::default(), trouble })
     }
 
     async fn claiming<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&rusqlite::Connection, &mut Leases) -> rusqlite::Result<T> + Send + 'static,
+        read: impl FnOnce(&Connection, &mut Leases) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let leases = Arc::clone(&self.leases);
         self.claims.read(move |conn| with(&leases, |leases| read(conn, leases))).await
@@ -242,6 +253,21 @@ impl Store for SqliteStore {
 
     async fn totals(&self) -> Result<Totals, Error> {
         self.listings.read(browse::totals).await
+    }
+
+    fn trouble(&self) -> watch::Receiver<Option<Error>> {
+        self.trouble.watch()
+    }
+
+    async fn probe(&self) -> Result<(), Error> {
+        let read = |conn: &Connection| conn.query_row("SELECT events FROM tally", [], |_| Ok(()));
+        let written = self.writer.write(|batch| {
+            // The same value, but a page to be written and synced.
+            batch.conn.execute("UPDATE tally SET events = events", []).map(|_| ())
+        });
+        let (claims, listings) = (self.claims.read(read), self.listings.read(read));
+        let (written, claims, listings) = tokio::join!(written, claims, listings);
+        written.and(claims).and(listings)
     }
 
     async fn close(&self) -> Result<(), Error> {

@@ -70,7 +70,8 @@ impl Batch<'_> {
             }
             self.conn
                 .prepare_cached(
-                    "UPDATE delivery SET state = 0, attempts = 0, due_at = ?2 WHERE delivery = ?1",
+                    "UPDATE delivery SET state = 0, attempts = 0, due_at = ?2, replayed_at = ?2
+                     WHERE delivery = ?1",
                 )?
                 .execute(params![id.0, now.as_millis()])?;
             // With pending work again, the event is nothing to prune.

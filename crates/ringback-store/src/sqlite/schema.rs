@@ -13,7 +13,7 @@ use crate::Error;
 pub(super) const APPLICATION_ID: i32 = 0x5262_5374;
 
 /// From schema version N to N + 1, at index N. Never edited once released: a change is one more step at the end.
-const MIGRATIONS: &[&str] = &[FIRST, RUNS];
+const MIGRATIONS: &[&str] = &[FIRST, RUNS, REPLAYS];
 
 const FIRST: &str = "
 CREATE TABLE session (
@@ -148,6 +148,11 @@ CREATE TABLE value (
     name  TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL
 ) WITHOUT ROWID;
+";
+
+const REPLAYS: &str = "
+-- When the delivery was last made pending again; NULL = never.
+ALTER TABLE delivery ADD COLUMN replayed_at INTEGER;
 ";
 
 /// Returns the schema version of the file, 0 for one without tables, and refuses what this binary must not touch.

@@ -15,6 +15,7 @@ use super::failure::classify;
 use super::file;
 use super::tally::{Endpoints, Tally};
 use super::thread::{Message, Thread};
+use super::trouble::{Trouble, Who};
 use crate::Error;
 
 /// Writes that go into one transaction at most.
@@ -30,8 +31,8 @@ pub(super) struct Writer(Thread<Write>);
 
 impl Writer {
     /// Starts the thread with an open connection to the file at `path`.
-    pub(super) fn start(path: PathBuf, conn: Connection) -> Result<Self, Error> {
-        let desk = Desk { path, conn: Some(conn), endpoints: Endpoints::default() };
+    pub(super) fn start(path: PathBuf, conn: Connection, trouble: Trouble) -> Result<Self, Error> {
+        let desk = Desk { path, conn: Some(conn), endpoints: Endpoints::default(), trouble };
         Thread::start("store-write", move |jobs| desk.run(jobs)).map(Writer)
     }
 
@@ -123,6 +124,7 @@ struct Desk {
     /// `None` after an error that the connection may not have survived.
     conn: Option<Connection>,
     endpoints: Endpoints,
+    trouble: Trouble,
 }
 
 impl Desk {
@@ -163,6 +165,7 @@ impl Desk {
             self.recover(error);
             answers.extend(writes.map(|write| write(Err(error.clone()))));
         }
+        self.trouble.saw(Who::Writer, failure.as_ref());
         for answer in answers {
             answer(failure.as_ref());
         }

@@ -5,6 +5,7 @@
 mod files;
 mod memory;
 mod migrate;
+mod repair;
 mod same;
 
 use std::path::Path;

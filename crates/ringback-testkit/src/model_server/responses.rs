@@ -138,15 +138,26 @@ fn items(turn: &Turn, asked: Asked) -> Vec<Value> {
     }
     for tool in &turn.tools {
         let call_id = id("call");
+        // What other agents call `mcp__SERVER__TOOL` is a tool in a namespace here.
+        let (namespace, name) = match tool.name.strip_prefix("mcp__").and_then(|rest| rest.split_once("__")) {
+            Some((server, name)) => (Some(format!("mcp__{server}")), name),
+            None => (None, tool.name.as_str()),
+        };
         items.push(match &tool.input {
-            Input::Json(input) => json!({
-                "type": "function_call",
-                "id": id("fc"),
-                "call_id": call_id,
-                "name": tool.name,
-                "arguments": input.to_string(),
-                "status": "completed",
-            }),
+            Input::Json(input) => {
+                let mut call = json!({
+                    "type": "function_call",
+                    "id": id("fc"),
+                    "call_id": call_id,
+                    "name": name,
+                    "arguments": input.to_string(),
+                    "status": "completed",
+                });
+                if let Some(namespace) = namespace {
+                    call["namespace"] = json!(namespace);
+                }
+                call
+            }
             Input::Freeform(text) => json!({
                 "type": "custom_tool_call",
                 "id": id("ctc"),

@@ -563,10 +563,10 @@ proptest! {
 }
 
 /// Answers each question with the next of its answers.
-struct Names(Mutex<VecDeque<Vec<SocketAddr>>>);
+pub(crate) struct Names(Mutex<VecDeque<Vec<SocketAddr>>>);
 
 impl Names {
-    fn answering(answers: &[&[&str]]) -> Arc<Self> {
+    pub(crate) fn answering(answers: &[&[&str]]) -> Arc<Self> {
         let address = |ip: &&str| SocketAddr::new(ip.parse().unwrap(), 0);
         Names::with(answers.iter().map(|ips| ips.iter().map(address).collect()).collect())
     }

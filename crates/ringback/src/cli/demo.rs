@@ -58,7 +58,7 @@ impl Demo {
         output::line("")?;
 
         let (out, mut received) = mpsc::channel(64);
-        let manner = Manner { status: StatusCode::OK, delay: Duration::ZERO, hang: false };
+        let manner = Manner { status: StatusCode::OK, delay: Duration::ZERO, hang: false, fault: None };
         let secrets = [Secret::new(secret)];
         let server = tokio::spawn(async move { receiver::serve(listener, &secrets, manner, out).await });
         let mut scanned = daemon.first_scan();
@@ -178,7 +178,7 @@ async fn daemon(home: &Path, url: &str, secret: &str, hook_secret: &str) -> Resu
     let pairs = [("HOME", home.to_string_lossy().into_owned()), ("WEBHOOK_SECRET", hook_secret.to_owned())];
     let env = Env::of(pairs.map(|(name, value)| (name.to_owned(), value)));
     let config = config::load(Some(&path), &env)?;
-    let daemon = Daemon::start(config, &env, &home.join("state")).await?;
+    let daemon = Daemon::start(config, None, &env, &home.join("state")).await?;
     Ok((daemon, format!("http://127.0.0.1:{port}/hook/agent")))
 }
 

@@ -11,12 +11,14 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::exit_code::Error;
+use crate::fault::Fault;
 use crate::output;
 use crate::receiver::{self, Manner, Received};
 
 /// Receive webhooks on this machine: verify signatures and print what comes
 ///
-/// Examples: ringback listen --secret "$SECRET"; ringback listen --fail 500 --delay 2s
+/// Examples: ringback listen --secret "$SECRET"; ringback listen --fail 500 --delay 2s;
+/// ringback listen --fault trickle
 #[derive(clap::Args)]
 pub(crate) struct Listen {
     /// Port on 127.0.0.1; 0 = any free one
@@ -39,6 +41,10 @@ pub(crate) struct Listen {
     /// Never answer
     #[arg(long)]
     hang: bool,
+
+    /// Misbehave in every answer; --fail and --delay hold as well
+    #[arg(long, value_name = "KIND", conflicts_with = "hang")]
+    fault: Option<Fault>,
 
     /// Print one JSON object per request
     #[arg(long)]
@@ -68,12 +74,14 @@ impl Listen {
         let secrets: Vec<Secret> =
             self.secret.iter().filter(|s| !s.is_empty()).map(|s| Secret::new(s.as_str())).collect();
         if !self.json {
-            output::line(&format!("listening  http://{address}/  (Ctrl-C ends)"))?;
+            let scheme = if self.fault == Some(Fault::TlsStall) { "https" } else { "http" };
+            output::line(&format!("listening  {scheme}://{address}/  (Ctrl-C ends)"))?;
             if secrets.is_empty() {
                 output::line("no --secret given: signatures are not checked")?;
             }
         }
-        let manner = Manner { status, delay: self.delay.unwrap_or_default(), hang: self.hang };
+        let manner =
+            Manner { status, delay: self.delay.unwrap_or_default(), hang: self.hang, fault: self.fault };
         let (out, mut received) = mpsc::channel(64);
         let server = tokio::spawn(async move { receiver::serve(listener, &secrets, manner, out).await });
         loop {

@@ -6,6 +6,7 @@ mod connect;
 mod deliveries;
 mod demo;
 mod demo_agent;
+mod doctor;
 mod hand_over;
 mod init;
 mod listen;
@@ -80,6 +81,7 @@ enum Command {
     Notify(notify::Notify),
     Connect(connect::Connect),
     Disconnect(connect::Disconnect),
+    Doctor(doctor::Doctor),
     /// What `connect` installs: prints pending updates for the main session's next prompt
     #[command(hide = true)]
     HandOver(hand_over::HandOver),
@@ -137,6 +139,7 @@ impl Args {
             Command::Notify(command) => command.run(&context).await,
             Command::Connect(command) => command.run(&context),
             Command::Disconnect(command) => command.run(&context),
+            Command::Doctor(command) => command.run(&context).await,
             Command::HandOver(command) => command.run(&context).await,
             Command::DemoAgent(command) => command.run(&context).await,
             Command::Init(command) => command.run(&context),

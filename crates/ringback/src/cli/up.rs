@@ -1,5 +1,6 @@
 //! `ringback up`: the daemon in the foreground.
 
+use ringback_daemon::config::Source;
 use ringback_daemon::supervise::Daemon;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,9 +17,10 @@ pub(crate) struct Up {}
 impl Up {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Error> {
         let config = context.config()?;
+        let source = Source::new(context.given.as_deref(), &context.env);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let daemon = Daemon::start(config, &context.env, &context.state()?).await?;
+        let daemon = Daemon::start(config, Some(source), &context.env, &context.state()?).await?;
         for line in &daemon.lines {
             output::line(line)?;
         }

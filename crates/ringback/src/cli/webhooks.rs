@@ -132,7 +132,7 @@ fn told(edited: Result<edit::Report, edit::Error>, json: bool) -> Result<(), Err
         output::line(line)?;
     }
     let path = report.path.display();
-    Ok(output::line(&format!("changed {path}; a running ringback takes it over at its next start"))?)
+    Ok(output::line(&format!("changed {path}; a running ringback follows within a second"))?)
 }
 
 async fn switch(client: &Client, name: &str, how: &str, json: bool) -> Result<(), Error> {
@@ -180,12 +180,39 @@ async fn list(client: &Client, json: bool) -> Result<(), Error> {
             ]
             .iter()
             .map(|key| output::cell(&w[*key]))
-            .chain([state, output::cell(&w["url"])])
+            .chain([state, rules(w), output::cell(&w["url"])])
             .collect()
         })
         .collect();
-    let head = ["NAME", "PENDING", "DELIVERED", "FAILED", "DEAD", "LAST", "P50 MS", "P99 MS", "STATE", "URL"];
+    let head = [
+        "NAME",
+        "PENDING",
+        "DELIVERED",
+        "FAILED",
+        "DEAD",
+        "LAST",
+        "P50 MS",
+        "P99 MS",
+        "STATE",
+        "RULES",
+        "URL",
+    ];
     Ok(output::table(&head, &rows, output::width())?)
+}
+
+/// What an endpoint has beyond the defaults: order, rate, and which addresses it may have.
+fn rules(w: &Value) -> String {
+    let mut rules = Vec::new();
+    if w["ordered"] == true {
+        rules.push("ordered".to_owned());
+    }
+    rules.extend(w["rate"].as_str().map(str::to_owned));
+    if w["network"] == "server" {
+        rules.push("public addresses".to_owned());
+    }
+    let allow = w["allow"].as_array().map(Vec::as_slice).unwrap_or_default();
+    rules.extend(allow.iter().filter_map(Value::as_str).map(|net| format!("allow {net}")));
+    if rules.is_empty() { "-".to_owned() } else { rules.join(", ") }
 }
 
 async fn test(client: &Client, name: &str, json: bool) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! Commands as a person runs them: what they print and how they exit.
 
-use ringback_testkit::Home;
+use ringback_testkit::{Answer, Home, Receiver};
 use serde_json::json;
 
 use crate::{DEADLINE, ringback};
@@ -153,16 +153,60 @@ async fn help_and_completions_name_the_commands_that_are_there_and_no_others() {
         "notify",
         "connect",
         "disconnect",
+        "doctor",
         "init",
         "completions",
     ] {
         assert!(help.lines().any(|l| l.trim_start().starts_with(command)), "{command}: {help}");
     }
-    for later in ["hooks", "tui", "dashboard", "doctor"] {
+    for later in ["hooks", "tui", "dashboard"] {
         assert!(!help.lines().any(|l| l.trim_start().starts_with(later)), "{later}: {help}");
     }
     let (code, script, _) = run(&home, &["completions", "bash"]).await;
     assert!(code == Some(0) && script.contains("deliveries"));
     let (code, _, _) = run(&home, &["nonsense"]).await;
     assert_eq!(code, Some(2));
+}
+
+#[tokio::test]
+async fn a_config_json_of_lazyagent_works_unchanged_and_says_once_what_means_nothing_here() {
+    const MEANINGLESS: [&str; 6] =
+        ["default_filter", "editor", "launch_at_login", "notifications", "notify_after_sec", "tui"];
+    let home = Home::new();
+    let receiver = Receiver::always(Answer::Status(200)).await;
+    // Every key that lazyagent documents.
+    let config = json!({
+        "window_minutes": 30,
+        "default_filter": "",
+        "editor": "",
+        "launch_at_login": false,
+        "notifications": false,
+        "notify_after_sec": 30,
+        "agents": { "amp": true, "claude": true, "codex": true, "cursor": false, "grok": true, "kilo": true,
+                    "kimi": true, "opencode": true, "pi": true },
+        "claude_dirs": [],
+        "exclude_cwd_substrings": [".claude-mem/observer-sessions"],
+        "api_passphrase": "a long enough passphrase",
+        "api_salt": "lazyagent-api-v1-AAAAAAAAAAAAAAAAAAAAAA",
+        "tui": { "theme": "dark" },
+        "webhooks": [{ "name": "desk", "url": receiver.url("/"), "secret": "shared-secret-of-both", "enabled": true,
+                       "events": ["waiting", "idle"], "agents": ["claude"] }],
+    });
+    let path = home.write("lazyagent/config.json", config.to_string());
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("ours");
+    let daemon = home.spawn(ringback(), &["up", "--config", &path.to_string_lossy()]);
+    daemon.wait_for_line("ready", DEADLINE).await;
+    let session = crate::transcript::Transcript::new(&home, "s-lazy");
+    session.prompt("go");
+    session.end("done");
+    let request = receiver.wait_for(1, DEADLINE).await.remove(0);
+    assert!(request.header("x-lazyagent-signature").is_some_and(|s| s.starts_with("sha256=")));
+    assert_eq!(request.json()["to"], "waiting");
+    let ended = daemon.terminate().await.expect_success();
+    let warnings: Vec<_> = ended.lines.iter().filter(|l| l.text.contains("WARN")).collect();
+    for key in MEANINGLESS {
+        let said = warnings.iter().filter(|l| l.text.contains(&format!("unknown key {key}"))).count();
+        assert_eq!(said, 1, "{key}: {warnings:#?}");
+    }
+    assert_eq!(warnings.len(), MEANINGLESS.len(), "and nothing else: {warnings:#?}");
 }

@@ -12,6 +12,7 @@ use crate::deliver::by_event;
 use crate::transcript::Transcript;
 use crate::{DEADLINE, ringback};
 
+/// Without `RINGBACK_CRASH_ROUNDS`.
 const KILLS: usize = 50;
 const CONCURRENCY: usize = 4;
 const SESSIONS: usize = 3;
@@ -19,8 +20,9 @@ const SESSIONS: usize = 3;
 const CALLS_A_ROUND: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_kills_under_load_with_a_flaky_receiver_lose_nothing() {
+async fn kills_under_load_with_a_flaky_receiver_lose_nothing() {
     let home = Home::new();
+    let kills = std::env::var("RINGBACK_CRASH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(KILLS);
     let seed = std::env::var("RINGBACK_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0x5eed_u64);
     println!("seed {seed} (RINGBACK_SEED repeats it)");
     let successes: Arc<Mutex<BTreeMap<String, usize>>> = Arc::default();
@@ -79,7 +81,10 @@ async fn fifty_kills_under_load_with_a_flaky_receiver_lose_nothing() {
     });
 
     let mut random = Random(!seed);
-    for _ in 0..KILLS {
+    for round in 0..kills {
+        if round > 0 && round % 50 == 0 {
+            println!("{round} of {kills} kills, {} requests so far", receiver.requests().len());
+        }
         let daemon = home.up(ringback()).await;
         allowed.fetch_add(CALLS_A_ROUND, Ordering::Relaxed);
         let so_far = receiver.requests().len();
@@ -132,20 +137,21 @@ async fn fifty_kills_under_load_with_a_flaky_receiver_lose_nothing() {
     // A success that was repeated is an attempt whose outcome was not committed when the process died.
     let successes = successes.lock().expect("nobody panics holding it");
     let repeats: usize = successes.values().map(|n| n - 1).sum();
+    let lost = events.len() - successes.len();
     println!(
-        "{} events, {} requests, {repeats} repeated successes over {KILLS} kills",
+        "crash: {kills} kills, {} events, {lost} lost, {repeats} repeated, {} requests",
         events.len(),
         requests.len()
     );
-    assert!(repeats <= KILLS * CONCURRENCY, "{repeats} repeats");
+    assert!(repeats <= kills * CONCURRENCY, "{repeats} repeats");
     assert_eq!(successes.len(), events.len(), "every event was answered 200");
 }
 
 /// The splitmix64 generator: the schedule is the seed's.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

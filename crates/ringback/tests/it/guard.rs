@@ -1,6 +1,6 @@
 //! outbound.md, "Network": where the running program sends nothing, whatever its configuration says.
 
-use ringback_testkit::{Answer, Home, Receiver};
+use ringback_testkit::{Answer, Home, Proxy, Receiver};
 use serde_json::{Value, json};
 
 use crate::deliver::settled;
@@ -117,4 +117,62 @@ async fn an_allow_that_is_no_network_is_a_bad_entry_and_a_wrong_profile_stops_th
     let ended = home.spawn(ringback(), &["up"]).wait(DEADLINE).await;
     assert_ne!(ended.code, Some(0));
     assert!(ended.stderr().contains("expected \"local\" or \"server\""), "{}", ended.stderr());
+}
+
+#[tokio::test]
+async fn proxies_of_the_environment_are_used_only_with_proxy_env_and_their_password_is_nowhere() {
+    let receiver = Receiver::always(Answer::Status(400)).await;
+    let proxy = Proxy::start(&[("hooks.test", receiver.addr())]).await;
+    let mut home = Home::new();
+    let named = format!("http://user:hunter2@{}", proxy.addr());
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
+        home.set_env(name, &named);
+    }
+    home.set_env("NO_PROXY", "127.0.0.1");
+    home.set_env("RINGBACK_LOG", "trace");
+    for (n, delivery) in [json!({}), json!({ "proxy": "env" })].into_iter().enumerate() {
+        let url = if n == 0 { receiver.url("/direct") } else { "http://hooks.test/through".to_owned() };
+        let webhooks = json!([entry("a", &url), entry("exempt", &receiver.url("/exempt"))]);
+        home.write_config(
+            &json!({ "server": { "listen": "127.0.0.1:0" }, "delivery": delivery, "webhooks": webhooks })
+                .to_string(),
+        );
+        let daemon = home.up(ringback()).await;
+        let session = Transcript::new(&home, &format!("s-proxy-{n}"));
+        session.prompt("go");
+        session.end("done");
+        receiver.wait_for(2 * (n + 1), DEADLINE).await;
+        let listed = daemon.api_get("/api/deliveries").await.message.text();
+        let settings = daemon.api_get("/api/config").await.message.text();
+        let ended = daemon.terminate().await.expect_success();
+        for text in [listed, settings, ended.stdout(), ended.stderr()] {
+            // In base64 as well, which is how it is sent.
+            assert!(!text.contains("hunter2") && !text.contains("dXNlcjpodW50ZXIy"), "{text}");
+        }
+        assert_eq!(proxy.asked().len(), n, "only what is asked for goes through it");
+    }
+    let asked = proxy.asked().remove(0);
+    assert_eq!(asked.target, "http://hooks.test/through");
+    assert_eq!(asked.credentials.as_deref(), Some("Basic dXNlcjpodW50ZXIy"));
+}
+
+#[tokio::test]
+async fn listings_show_an_endpoint_s_order_rate_and_network() {
+    let home = Home::new();
+    let mut full = entry("full", "http://127.0.0.1:9/");
+    full["ordered"] = json!(true);
+    full["rate"] = json!("30/m");
+    full["allow"] = json!(["127.0.0.0/8"]);
+    home.write_config(
+        &json!({ "server": { "listen": "127.0.0.1:0" }, "delivery": { "network": "server" },
+                 "webhooks": [full, entry("plain", "http://127.0.0.1:9/")] })
+        .to_string(),
+    );
+    let daemon = home.up(ringback()).await;
+    let rows = daemon.api_get("/api/webhooks").await.json()["items"].clone();
+    let shown = |row: &Value| json!([row["ordered"], row["rate"], row["network"], row["allow"]]);
+    assert_eq!(shown(&rows[0]), json!([true, "30/m", "server", ["127.0.0.0/8"]]));
+    assert_eq!(shown(&rows[1]), json!([false, null, "server", []]));
+    let listed = home.spawn(ringback(), &["webhooks", "list"]).wait(DEADLINE).await.expect_success().stdout();
+    assert!(listed.contains("ordered, 30/m, public addresses, allow 127.0.0.0/8"), "{listed}");
 }

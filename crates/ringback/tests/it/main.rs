@@ -1,17 +1,24 @@
 //! The program from outside: real processes, real sockets, a home of its own.
 #![expect(clippy::expect_used, reason = "a panic is how a test says that it failed")]
 
+mod acp_runs;
 mod api;
 mod background;
 mod cli;
+mod codex_runs;
 mod crash;
 mod deliver;
+mod doctor;
 mod end_to_end;
 mod events;
+#[cfg(target_os = "linux")]
+mod faults;
+mod formats;
 mod guard;
 mod hostile;
 mod inbound;
 mod operator;
+mod reload;
 mod transcript;
 
 use std::path::Path;

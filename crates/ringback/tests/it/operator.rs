@@ -15,7 +15,7 @@ async fn run(home: &Home, args: &[&str]) -> Ended {
 }
 
 /// The deliveries of an endpoint, once `count` are in this state.
-async fn wait_for(daemon: &Daemon, endpoint: &str, state: &str, count: usize) -> Vec<Value> {
+pub(crate) async fn wait_for(daemon: &Daemon, endpoint: &str, state: &str, count: usize) -> Vec<Value> {
     let give_up = tokio::time::Instant::now() + DEADLINE;
     loop {
         let listed =
@@ -239,7 +239,7 @@ async fn endpoints_are_added_to_and_removed_from_the_file_with_its_comments_kept
     assert!(text.starts_with(before) && text.contains("[[webhooks]]\nname = \"desk\""), "{text}");
     assert!(added.stdout().contains("+name = \"desk\""), "{}", added.stdout());
     assert!(
-        added.stdout().contains("next start") && !added.stdout().contains("hunter2"),
+        added.stdout().contains("within a second") && !added.stdout().contains("hunter2"),
         "{}",
         added.stdout()
     );

@@ -69,6 +69,7 @@ impl Transcript {
         record["timestamp"] = json!(clock::now());
         record["sessionId"] = json!(self.id);
         record["cwd"] = json!(self.cwd);
+        record["gitBranch"] = json!("main");
         format!("{record}\n")
     }
 

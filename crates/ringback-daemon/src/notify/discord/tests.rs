@@ -5,7 +5,7 @@ use ringback_model::ping::{Color, Embed};
 use ringback_testkit::{DEADLINE, DiscordFault, FakeDiscord, FakeDiscordConfig};
 
 use super::*;
-use crate::notify::Notifier;
+use crate::notify::{Message, Notifier};
 
 const EVENT: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
 
@@ -20,17 +20,12 @@ async fn fake() -> FakeDiscord {
 fn to_user(fake: &FakeDiscord, remembered: Option<&str>) -> Discord {
     let token = Secret::new(fake.config().token.as_str());
     let remembered = remembered.map(str::to_owned);
-    Discord::to_user(client(), Some(&fake.base_url()), &token, &fake.config().user_id, remembered).unwrap()
+    Discord::to_user(client(), &fake.base_url(), &token, &fake.config().user_id, remembered).unwrap()
 }
 
 fn to_channel(fake: &FakeDiscord) -> Discord {
     let token = Secret::new(fake.config().token.as_str());
-    Discord::to_channel(client(), Some(&fake.base_url()), &token, &fake.config().channel_id).unwrap()
-}
-
-fn to_webhook(fake: &FakeDiscord) -> Discord {
-    let url = Secret::new(fake.webhook_url());
-    Discord::to_webhook(client(), Some(&fake.base_url()), &url).unwrap()
+    Discord::to_channel(client(), &fake.base_url(), &token, &fake.config().channel_id).unwrap()
 }
 
 /// An event of its own for each text.
@@ -39,7 +34,7 @@ async fn send(discord: &Discord, message: &Message) -> Reply {
     for (at, byte) in message.text.bytes().enumerate() {
         event[at % 16] ^= byte;
     }
-    discord.send(message, Uuid::from_bytes(event), DEADLINE, Timestamp::from_millis(0)).await
+    discord.send(&message.card(), Uuid::from_bytes(event), DEADLINE, Timestamp::from_millis(0)).await
 }
 
 async fn say(discord: &Discord, text: &str) -> Reply {
@@ -92,7 +87,7 @@ async fn the_direct_message_channel_is_made_once_and_kept() {
 async fn messages_at_the_same_time_make_one_direct_message_channel() {
     let fake = fake().await;
     let discord = to_user(&fake, None);
-    let message = Message::of_text("[bg] x");
+    let message = Card::of_text("[bg] x");
     let now = Timestamp::from_millis(0);
     let (one, two) = tokio::join!(
         discord.send(&message, Uuid::from_u128(1), DEADLINE, now),
@@ -115,23 +110,18 @@ async fn a_kept_channel_that_is_gone_is_made_anew_in_the_same_attempt() {
 }
 
 #[tokio::test]
-async fn a_text_reaches_channels_and_webhooks_too() {
+async fn a_text_reaches_channels_too_and_mentions_nobody() {
     let fake = fake().await;
     assert_eq!(say(&to_channel(&fake), "[bg] @everyone").await.unwrap().status, 200);
-    assert_eq!(say(&to_webhook(&fake), "[bg] hook").await.unwrap().status, 200);
     let messages = fake.messages();
     assert_eq!(messages[0].to, fake.config().channel_id);
-    assert_eq!(messages[1].to, fake.config().webhook_id);
-    for message in &messages {
-        assert_eq!(message.body["allowed_mentions"], serde_json::json!({"parse": []}));
-    }
-    assert!(fake.requests()[1].header("authorization").is_none());
+    assert_eq!(messages[0].body["allowed_mentions"], serde_json::json!({"parse": []}));
 }
 
 #[tokio::test]
 async fn an_embed_with_everything_at_its_limit_is_taken_by_every_route() {
     let fake = fake().await;
-    for discord in [to_user(&fake, None), to_channel(&fake), to_webhook(&fake)] {
+    for discord in [to_user(&fake, None), to_channel(&fake)] {
         let answer = send(&discord, &card()).await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.excerpt);
     }
@@ -150,16 +140,14 @@ async fn a_long_text_is_several_messages_in_order() {
 
 #[tokio::test]
 async fn a_retry_goes_on_with_the_part_that_failed() {
-    for discord_of in [to_channel, to_webhook] {
-        let fake = fake().await;
-        let discord = discord_of(&fake);
-        fake.script([None, Some(DiscordFault::InternalError)]);
-        let reply = say(&discord, &three_parts()).await;
-        assert_eq!(delivery::outcome(&reply), Outcome::Retry { wait: None, pause: false });
-        assert_eq!(posted(&fake), "a");
-        assert_eq!(say(&discord, &three_parts()).await.unwrap().status, 200);
-        assert_eq!(posted(&fake), "abc");
-    }
+    let fake = fake().await;
+    let discord = to_channel(&fake);
+    fake.script([None, Some(DiscordFault::InternalError)]);
+    let reply = say(&discord, &three_parts()).await;
+    assert_eq!(delivery::outcome(&reply), Outcome::Retry { wait: None, pause: false });
+    assert_eq!(posted(&fake), "a");
+    assert_eq!(say(&discord, &three_parts()).await.unwrap().status, 200);
+    assert_eq!(posted(&fake), "abc");
 }
 
 #[tokio::test]
@@ -178,7 +166,7 @@ async fn a_bots_retry_repeats_nothing_after_a_lost_answer_or_in_a_new_process() 
 async fn the_same_text_in_another_message_is_sent() {
     let fake = fake().await;
     let discord = to_channel(&fake);
-    let message = Message::of_text("[bg] again");
+    let message = Card::of_text("[bg] again");
     for event in 1..=2 {
         let now = Timestamp::from_millis(0);
         discord.send(&message, Uuid::from_u128(event), DEADLINE, now).await.unwrap();
@@ -189,7 +177,7 @@ async fn the_same_text_in_another_message_is_sent() {
 #[tokio::test]
 async fn a_rate_limit_is_an_answer_with_discords_exact_wait() {
     let fake = fake().await;
-    for discord in [to_user(&fake, None), to_channel(&fake), to_webhook(&fake)] {
+    for discord in [to_user(&fake, None), to_channel(&fake)] {
         fake.script([Some(DiscordFault::RateLimited(1.25))]);
         let reply = say(&discord, "[bg] x").await;
         let wait = Some(Duration::from_millis(1_250));
@@ -232,7 +220,7 @@ async fn no_channel_for_a_user_is_discords_refusal_too() {
     let fake = fake().await;
     let token = Secret::new(fake.config().token.as_str());
     let base = fake.base_url();
-    let discord = Discord::to_user(client(), Some(&base), &token, "1", None).unwrap();
+    let discord = Discord::to_user(client(), &base, &token, "1", None).unwrap();
     let answer = say(&discord, "[bg] x").await.unwrap();
     assert_eq!((answer.status, discord.remembered()), (400, None));
     assert!(answer.excerpt.contains("Invalid Recipient(s)"), "{}", answer.excerpt);
@@ -243,7 +231,7 @@ async fn a_discord_that_does_not_answer_is_a_failure_to_be_retried() {
     let fake = fake().await;
     let discord = to_channel(&fake);
     fake.script([Some(DiscordFault::Hang)]);
-    let message = Message::of_text("[bg] x");
+    let message = Card::of_text("[bg] x");
     let now = Timestamp::from_millis(0);
     let reply = discord.send(&message, EVENT, Duration::from_millis(50), now).await;
     assert_eq!(reply, Err(Failure::Timeout));
@@ -252,27 +240,20 @@ async fn a_discord_that_does_not_answer_is_a_failure_to_be_retried() {
     let closed = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let token = Secret::new("t");
-    let discord = Discord::to_channel(client(), Some(&closed), &token, "1").unwrap();
+    let discord = Discord::to_channel(client(), &closed, &token, "1").unwrap();
     assert_eq!(say(&discord, "[bg] x").await, Err(Failure::Refused));
 }
 
 #[tokio::test]
 async fn a_secret_is_in_no_debug_text_no_error_and_no_excerpt() {
     let fake = fake().await;
-    let FakeDiscordConfig { token, webhook_token, .. } = fake.config();
-    for (discord, secret) in
-        [(to_user(&fake, None), token), (to_channel(&fake), token), (to_webhook(&fake), webhook_token)]
-    {
+    let FakeDiscordConfig { token: secret, .. } = fake.config();
+    for discord in [to_user(&fake, None), to_channel(&fake)] {
         let (answer, _) = discord.read(Answer::default(), format!("no {secret} here\n").as_bytes());
         assert_eq!(answer.excerpt, "no *** here\\u000a");
         let shown = format!("{:?}", Notifier::Discord(Box::new(discord)));
         assert!(!shown.contains(secret.as_str()), "{shown}");
     }
-    let closed = "http://127.0.0.1:1";
-    let url = Secret::new(fake.webhook_url());
-    let discord = Discord::to_webhook(client(), Some(closed), &url).unwrap();
-    let failure = format!("{:?}", say(&discord, "[bg] x").await.unwrap_err());
-    assert!(!failure.contains(webhook_token.as_str()), "{failure}");
 }
 
 #[tokio::test]
@@ -293,36 +274,9 @@ async fn a_journaled_body_goes_out_as_it_was_written() {
 }
 
 #[test]
-fn a_webhook_url_is_taken_as_discord_shows_it() {
-    let made = |url: &str| Discord::to_webhook(client(), None, &Secret::new(url));
-    let discord = made("https://ptb.discord.com/api/v9/webhooks/12/a-B_c.9/?thread_id=34").unwrap();
-    assert_eq!(discord.api, "https://ptb.discord.com/api/v10");
-    assert_eq!(discord.token.reveal(), "a-B_c.9");
-    let Target::Webhook { id, thread } = &discord.target else { panic!("{discord:?}") };
-    assert_eq!(
-        discord.execute(id, thread.as_deref(), true),
-        "/webhooks/12/a-B_c.9?wait=true&with_components=true&thread_id=34"
-    );
-    for url in [
-        "",
-        "x",
-        "https://discord.com/api/webhooks/12",
-        "https://discord.com/api/webhooks/x/token",
-        "http://discord.com/api/webhooks/12/token",
-        "https://discord.com/api/webhooks/12/to%20ken",
-        "https://discord.com/api/webhooks/12/token/github",
-        "https://hooks.example.com/services/12/token",
-    ] {
-        assert_eq!(made(url).unwrap_err(), Invalid::WebhookUrl, "{url}");
-    }
-    let thread = made("https://discord.com/api/webhooks/12/token?thread_id=x");
-    assert_eq!(thread.unwrap_err(), Invalid::Id("thread_id"));
-}
-
-#[test]
 fn an_entry_that_cannot_work_is_refused_before_anything_is_sent() {
     let made = |base: &str, token: &str, id: &str| {
-        Discord::to_channel(client(), Some(base), &Secret::new(token), id).map(|discord| discord.api)
+        Discord::to_channel(client(), base, &Secret::new(token), id).map(|discord| discord.api)
     };
     let base = "https://discord.com";
     assert_eq!(made(base, "token", "12").as_deref(), Ok("https://discord.com/api/v10"));
@@ -348,15 +302,4 @@ fn a_nonce_fits_into_discords_twenty_five_characters() {
         assert!(part_nonce(Uuid::max(), number).len() <= 25);
     }
     assert_ne!(part_nonce(EVENT, 0), part_nonce(EVENT, 1));
-}
-
-#[tokio::test]
-async fn how_far_messages_came_is_remembered_for_a_bounded_number() {
-    let discord = to_channel(&fake().await);
-    for event in 0..=REMEMBERED_MESSAGES as u128 {
-        discord.note_parts_sent(Uuid::from_u128(event), 2);
-    }
-    assert_eq!(lock(&discord.progress).len(), REMEMBERED_MESSAGES);
-    assert_eq!(discord.parts_sent(Uuid::from_u128(0)), 0);
-    assert_eq!(discord.parts_sent(Uuid::from_u128(1)), 2);
 }

@@ -1,19 +1,20 @@
 //! Long texts in pieces that a message can hold.
 //!
-//! Lengths are UTF-16 units: Discord says "characters" and no way of counting them gives more than this one.
+//! Lengths are UTF-16 units unless bytes are named: destinations say "characters", and no way of counting them gives
+//! more than this one.
 
 /// Ends what was cut.
 const MARK: char = '\u{2026}';
 
 /// The length of `text` in UTF-16 units.
-pub(super) fn units(text: &str) -> usize {
+pub fn units(text: &str) -> usize {
     text.chars().map(char::len_utf16).sum()
 }
 
 /// `text` in at most `most` parts of at most `limit` units each, none of them blank; no part for a blank text. A part
 /// ends at a line break, else at a space, if there is one in its last tenth; what is left after the last part is cut
 /// off with a mark.
-pub(super) fn split(text: &str, limit: usize, most: usize) -> Vec<String> {
+pub fn split(text: &str, limit: usize, most: usize) -> Vec<String> {
     let mut parts = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() && parts.len() < most {
@@ -29,7 +30,7 @@ pub(super) fn split(text: &str, limit: usize, most: usize) -> Vec<String> {
 }
 
 /// `text` itself when it has at most `limit` units, else its beginning and a mark, `limit` units together.
-pub(super) fn cut(text: &str, limit: usize) -> String {
+pub fn cut(text: &str, limit: usize) -> String {
     if prefix(text, limit) == text.len() {
         return text.to_owned();
     }
@@ -37,6 +38,44 @@ pub(super) fn cut(text: &str, limit: usize) -> String {
     let mut out = text[..prefix(text, room)].trim_end().to_owned();
     out.push(MARK);
     out
+}
+
+/// As [`cut`], for a text of which `escape` rewrites some characters: the limit is on what comes out, and the cut is
+/// never inside of what a character became.
+pub fn cut_escaped(text: &str, limit: usize, escape: fn(char) -> Option<&'static str>) -> String {
+    let length = |c: char| escape(c).map_or(c.len_utf16(), units);
+    let is_whole = text.chars().map(length).sum::<usize>() <= limit;
+    let mut room = if is_whole { limit } else { limit.saturating_sub(MARK.len_utf16()) };
+    let mut out = String::new();
+    for c in text.chars() {
+        let Some(rest) = room.checked_sub(length(c)) else { break };
+        room = rest;
+        match escape(c) {
+            Some(escaped) => out.push_str(escaped),
+            None => out.push(c),
+        }
+    }
+    if !is_whole && limit >= MARK.len_utf16() {
+        out.truncate(out.trim_end().len());
+        out.push(MARK);
+    }
+    out
+}
+
+/// As [`cut`], with the limit in bytes of UTF-8.
+pub fn cut_bytes(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_owned();
+    }
+    let Some(room) = limit.checked_sub(MARK.len_utf8()) else { return String::new() };
+    let mut out = text[..text.floor_char_boundary(room)].trim_end().to_owned();
+    out.push(MARK);
+    out
+}
+
+/// `text` with every run of white space as one space, for a heading.
+pub fn on_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Where the first part of `text` ends, in bytes.
@@ -113,6 +152,22 @@ mod tests {
         assert_eq!(cut(&"\u{1f600}".repeat(6), 10), format!("{}\u{2026}", "\u{1f600}".repeat(4)));
         assert_eq!(cut("abc", 0), "");
         assert_eq!(cut("", 0), "");
+    }
+
+    #[test]
+    fn an_escape_is_never_cut_and_counts_in_full() {
+        let escape = |c| (c == '&').then_some("&amp;");
+        assert_eq!(cut_escaped("a&b", 7, escape), "a&amp;b");
+        assert_eq!(cut_escaped("a&b", 6, escape), "a\u{2026}");
+        assert_eq!(cut_escaped("&&b", 10, escape), "&amp;\u{2026}");
+        assert_eq!(cut_escaped("a&b", 0, escape), "");
+    }
+
+    #[test]
+    fn bytes_are_cut_between_characters() {
+        assert_eq!(cut_bytes("\u{20ac}\u{20ac}\u{20ac}", 9), "\u{20ac}\u{20ac}\u{20ac}");
+        assert_eq!(cut_bytes("\u{20ac}\u{20ac}\u{20ac}", 8), "\u{20ac}\u{2026}");
+        assert_eq!(cut_bytes("abc", 2), "");
     }
 
     #[test]

@@ -1,0 +1,41 @@
+//! What the documentation claims of ringback's speed, measured on the program as it is released.
+//!
+//! Owns: loads, receivers and clocks around a real `ringback up`. `cargo xtask bench` builds both and starts it. It
+//! knows nothing of the program's inside.
+#![expect(clippy::print_stdout, reason = "a measurement is for reading")]
+
+mod isolation;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Measures ringback.
+#[derive(Parser)]
+struct Args {
+    /// The program to measure
+    #[arg(long)]
+    binary: PathBuf,
+    #[command(subcommand)]
+    row: Row,
+}
+
+#[derive(Subcommand)]
+enum Row {
+    /// What dead endpoints cost the healthy ones beside them
+    Isolation {
+        /// How often the two loads take turns
+        #[arg(long)]
+        rounds: usize,
+        /// Events of one round
+        #[arg(long)]
+        events: usize,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let Args { binary, row } = Args::parse();
+    match row {
+        Row::Isolation { rounds, events } => isolation::run(&binary, rounds, events),
+    }
+}

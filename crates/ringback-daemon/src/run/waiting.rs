@@ -1,0 +1,70 @@
+//! What queued runs wait for: the day's money as the journal has it, and the runs that go on.
+//!
+//! Nothing is kept here. What is spent and reserved is summed up from the journal whenever it is asked for, so that
+//! neither a crash nor a restart loses any of it, and a run that waits needs no mark that could go stale.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ringback_model::inbound::bounds::Caller;
+use ringback_model::money::Purse;
+use ringback_model::queue::{Situation, Wait};
+use ringback_model::run::{Request, Run, RunState};
+use ringback_runs::Adapter;
+use ringback_store::Error;
+use serde_json::{Value, json};
+
+use super::Runs;
+
+impl Runs {
+    /// What decides which run may start. Held under the books' lock it stays true until the lock is let go.
+    pub(super) async fn situation(&self) -> Result<Situation<'_>, Error> {
+        let day = (self.0.day)(self.moment().at);
+        let unfinished = self.0.ledger.unfinished().await?;
+        let daily = self.0.config.daily_cost_usd;
+        let spent = if daily > 0.0 { self.0.ledger.cost_since(day.from).await? } else { 0.0 };
+        let mut going: BTreeMap<Caller, u32> = BTreeMap::new();
+        for run in &unfinished {
+            *going.entry(Caller::of(&run.request)).or_default() += 1;
+        }
+        let reserved = unfinished.iter().filter_map(|run| run.charged_usd).sum();
+        Ok(Situation { purse: Purse { daily, spent, reserved }, day, bounds: &self.0.bounds, going })
+    }
+
+    /// Whether the day's money has no room for another run like this: then how long the day still lasts.
+    pub(super) async fn money_gone(&self, request: &Request) -> Result<Option<Duration>, Error> {
+        if self.0.config.daily_cost_usd <= 0.0 {
+            return Ok(None);
+        }
+        let mut situation = self.situation().await?;
+        // How many runs of its source go on is no matter of money: then it waits in the queue.
+        situation.going.clear();
+        let left = situation.day.left(self.moment().at);
+        Ok(situation.admit(request, self.is_metered(request)).is_err().then_some(left))
+    }
+
+    /// Whether the agent of a run tells what it cost.
+    pub(super) fn is_metered(&self, request: &Request) -> bool {
+        self.0.config.agents.get(&request.agent).is_none_or(|entry| entry.adapter != Adapter::Command)
+    }
+
+    /// Runs as the interfaces show them, the queued ones with what they wait for.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub(crate) async fn shown_with_waits(&self, runs: &[Run]) -> Result<Vec<Value>, Error> {
+        let is_queued = |run: &Run| run.state == RunState::Queued;
+        let situation = if runs.iter().any(is_queued) { Some(self.situation().await?) } else { None };
+        let with_wait = |run: &Run| {
+            let mut shown = self.shown(run);
+            if let Some(situation) = situation.as_ref().filter(|_| is_queued(run)) {
+                let admitted = situation.clone().admit(&run.request, self.is_metered(&run.request));
+                let wait = admitted.err().unwrap_or(Wait::Slot);
+                shown["waiting"] = json!(wait);
+                shown["waiting"]["text"] = json!(wait.to_string());
+            }
+            shown
+        };
+        Ok(runs.iter().map(with_wait).collect())
+    }
+}

@@ -1,0 +1,117 @@
+//! Standard Webhooks and Svix, which differ in the names of the headers only.
+//!
+//! Source: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
+
+use base64::Engine;
+use ed25519_dalek::{Signature, VerifyingKey};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use ringback_model::{Secret, Timestamp};
+
+use super::{Incoming, Refused, Unusable, headers};
+use crate::request;
+use crate::sign::{Key, LENIENT};
+use crate::verify::{Invalid, TOLERANCE, verify};
+
+/// The three headers of a request.
+#[derive(Debug)]
+pub(super) struct Names {
+    pub(super) id: HeaderName,
+    pub(super) timestamp: HeaderName,
+    pub(super) signature: HeaderName,
+}
+
+/// As the specification has them.
+pub(super) const WEBHOOK: Names = Names {
+    id: HeaderName::from_static(request::ID),
+    timestamp: HeaderName::from_static(request::TIMESTAMP),
+    signature: HeaderName::from_static(request::SIGNATURE),
+};
+
+/// As Svix sends them.
+pub(super) const SVIX: Names = Names {
+    id: HeaderName::from_static("svix-id"),
+    timestamp: HeaderName::from_static("svix-timestamp"),
+    signature: HeaderName::from_static("svix-signature"),
+};
+
+/// Prefix of a public key, which is base64.
+const PUBLIC_PREFIX: &str = "whpk_";
+
+/// The secrets of a sender, and its public keys.
+#[derive(Debug)]
+pub(super) struct Standard {
+    keys: Vec<Key>,
+    public: Vec<VerifyingKey>,
+}
+
+impl Names {
+    /// Whether any of the three is there: then all have to be.
+    pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
+        [&self.id, &self.timestamp, &self.signature].into_iter().any(|name| headers.contains_key(name))
+    }
+}
+
+impl Standard {
+    /// Secrets are `whsec_` and base64, or raw; `whpk_` and base64 is an Ed25519 public key.
+    pub(super) fn new(secrets: &[Secret]) -> Result<Self, Unusable> {
+        let mut standard = Standard { keys: Vec::new(), public: Vec::new() };
+        for secret in secrets {
+            match secret.reveal().strip_prefix(PUBLIC_PREFIX) {
+                Some(encoded) => standard.public.push(public_key(encoded)?),
+                None => standard.keys.push(Key::new(secret)),
+            }
+        }
+        Ok(standard)
+    }
+
+    pub(super) fn has_secret(&self) -> bool {
+        !self.keys.is_empty() || !self.public.is_empty()
+    }
+
+    pub(super) fn check(&self, request: &Incoming<'_>, now: Timestamp) -> Result<(), Refused> {
+        if !self.has_secret() {
+            return Err(Refused::NoSecret);
+        }
+        let all = request.headers;
+        let names = if !WEBHOOK.is_in(all) && SVIX.is_in(all) { SVIX } else { WEBHOOK };
+        let id = headers::one(all, &names.id)?;
+        let timestamp = headers::one(all, &names.timestamp)?;
+        let signatures = headers::one(all, &names.signature)?;
+        let renamed = [
+            (WEBHOOK.id, &names.id),
+            (WEBHOOK.timestamp, &names.timestamp),
+            (WEBHOOK.signature, &names.signature),
+        ];
+        let renamed: HeaderMap<HeaderValue> =
+            renamed.into_iter().filter_map(|(name, from)| Some((name, all.get(from)?.clone()))).collect();
+        match verify(&renamed, request.body, &self.keys, now, TOLERANCE).standard {
+            Ok(()) => Ok(()),
+            // The time is in order when only the signature is not.
+            Err(Invalid::NoMatch) if self.is_signed(id, timestamp, request.body, signatures) => Ok(()),
+            Err(Invalid::NoMatch) => Err(Refused::NoMatch),
+            Err(Invalid::BadTimestamp) => Err(Refused::BadTimestamp),
+            Err(Invalid::OutsideTolerance) => Err(Refused::OutsideTolerance),
+            Err(Invalid::Missing(_)) => Err(Refused::Missing(names.signature)),
+        }
+    }
+
+    /// Whether one of the `v1a` signatures is by one of the public keys.
+    fn is_signed(&self, id: &str, timestamp: &str, body: &[u8], signatures: &str) -> bool {
+        if self.public.is_empty() {
+            return false;
+        }
+        let message = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body].concat();
+        signatures
+            .split(' ')
+            .filter_map(|signature| LENIENT.decode(signature.strip_prefix("v1a,")?).ok())
+            .filter_map(|bytes| Signature::from_slice(&bytes).ok())
+            .any(|signature| self.public.iter().any(|key| key.verify_strict(&message, &signature).is_ok()))
+    }
+}
+
+fn public_key(encoded: &str) -> Result<VerifyingKey, Unusable> {
+    let bytes = LENIENT.decode(encoded).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    bytes
+        .and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok())
+        .ok_or(Unusable::NotAPublicKey("whpk_ and 32 bytes in base64"))
+}
