@@ -138,7 +138,7 @@ fn unproven(promises: &[Promise], root: &Path) -> Vec<String> {
             match found {
                 Err(why) => problem(why.clone()),
                 Ok(names) if !names.contains(name) => {
-                    problem(format!("{file} has no test named {name} (one with `#[ignore]` is none)"));
+                    problem(format!("{file} has no test named {name}"));
                 }
                 Ok(_) => {}
             }
@@ -162,21 +162,20 @@ fn source(file: &str, root: &Path) -> Result<String, String> {
     Ok(source)
 }
 
-/// The names of the functions with a test attribute, in `proptest!` too, that are not switched off.
+/// The names of the functions with a test attribute, in `proptest!` too. None is switched off: a test of its own sees
+/// to that.
 fn tests_of(source: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    let (mut is_test, mut is_off) = (false, false);
+    let mut is_test = false;
     for line in source.lines().map(str::trim) {
         if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
             is_test = true;
-        } else if line.starts_with("#[ignore") {
-            is_off = true;
         } else if let Some(rest) = line.strip_prefix("fn ").or_else(|| line.strip_prefix("async fn ")) {
-            if is_test && !is_off {
+            if is_test {
                 let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
                 names.insert(rest[..end].to_owned());
             }
-            (is_test, is_off) = (false, false);
+            is_test = false;
         }
     }
     names
@@ -232,10 +231,10 @@ mod tests {
     }
 
     #[test]
-    fn a_test_is_a_function_with_the_attribute_and_not_switched_off() {
+    fn a_test_is_a_function_with_the_attribute() {
         let source = "#[test]\nfn plain() {}\n#[cfg(unix)]\n#[tokio::test(flavor = \"multi_thread\")]\n\
                       #[expect(clippy::x, reason = \"y\")]\nasync fn slow() {}\nfn none() {}\nproptest! {\n    \
-                      #[test]\n    fn random(\n        x in 0..1,\n    ) {}\n}\n#[test]\n#[ignore]\nfn off() {}\n\
+                      #[test]\n    fn random(\n        x in 0..1,\n    ) {}\n}\nfn off() {}\n\
                       // #[test]\nfn commented() {}\n";
         let names: Vec<_> = tests_of(source).into_iter().collect();
         assert_eq!(names, ["plain", "random", "slow"]);

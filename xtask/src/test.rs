@@ -8,12 +8,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::run::{cargo, is_ci, say, show};
-use crate::{agents, judges, machine};
+use crate::{agents, contract, judges, machine};
 
 /// Runs the tests with everything they can use. What cannot be set up is skipped and said; on a build server it is
 /// a failure.
 pub(crate) fn run(only: &[String]) -> Result<()> {
     let began = Instant::now();
+    contract::run()?;
     let mut skipped = Vec::new();
     let mut found = |what, result| or_skip(what, result, &mut skipped);
     found("Debian packages", machine::provide().map(|()| PathBuf::new()))?;

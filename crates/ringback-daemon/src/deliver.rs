@@ -148,6 +148,7 @@ impl<W: Wire> Deliverer<W> {
             // The bound is for a clock that went back meanwhile.
             let latest = now.plus(MAX_RETRY_AFTER);
             work.paused_until = work.paused_until.filter(|until| *until > now).map(|until| until.min(latest));
+            this.lane.set_paused(work.paused_until);
             if stops != this.lane.stops() {
                 stops = this.lane.stops();
                 this.give_back(&mut work.hand).await;

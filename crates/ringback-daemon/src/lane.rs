@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use ringback_model::{Endpoint, EndpointName, Event, Format, Secret};
+use ringback_model::{Endpoint, EndpointName, Event, Format, Secret, Timestamp};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, Notify, RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 
@@ -31,6 +31,8 @@ pub struct Lane {
     pub switching: Mutex<()>,
     /// How often the queue was stopped: what was claimed before the last time may be dead.
     stops: AtomicU64,
+    /// Until when its receiver asked for quiet, for the interfaces. Held for a read or a write of it.
+    paused_until: std::sync::Mutex<Option<Timestamp>>,
     /// The entry is gone or another one by now: attempts on the wire end as they began, no other begins.
     retired: watch::Sender<bool>,
 }
@@ -179,6 +181,7 @@ impl Lane {
             disabled: AtomicBool::new(false),
             switching: Mutex::new(()),
             stops: AtomicU64::new(0),
+            paused_until: std::sync::Mutex::new(None),
             retired: watch::Sender::new(false),
         }
     }
@@ -197,6 +200,16 @@ impl Lane {
     /// Whether anything is queued here.
     pub fn is_open(&self) -> bool {
         self.endpoint.enabled && !self.is_disabled()
+    }
+
+    /// Until when its receiver asked for quiet.
+    pub fn paused_until(&self) -> Option<Timestamp> {
+        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that its receiver asked for quiet, or that this is over.
+    pub fn set_paused(&self, until: Option<Timestamp>) {
+        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
     /// Takes the lane out of use, for good.

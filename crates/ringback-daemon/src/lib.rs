@@ -14,6 +14,7 @@ pub mod storage;
 
 pub mod lane;
 
+mod changes;
 pub mod endpoints;
 mod follow;
 

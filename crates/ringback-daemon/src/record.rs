@@ -13,7 +13,7 @@ use ringback_model::event::{ApiLinks, EventKind};
 use ringback_model::transition::{self, Change, Sighting};
 use ringback_model::{About, Event, EventId, SessionId, SessionState, Timestamp};
 use ringback_observe::{Seen, Sighted, Snapshot};
-use ringback_store::{Entry, Store, Told};
+use ringback_store::{Entry, Recorded, Store, Told};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -29,6 +29,7 @@ use crate::view::{Shown, View};
 const MAX_WAITING: usize = 10_000;
 /// Entries of one transaction.
 const AT_ONCE: usize = 512;
+const TELL_DROPPED_EVERY: Duration = Duration::from_secs(1);
 
 /// The recorder's parts.
 pub struct Recorder {
@@ -72,12 +73,16 @@ struct Backlog {
     writing: Option<(usize, BoxFuture<'static, Written>)>,
     /// The store failed: not before this is it asked again.
     again_at: Option<Instant>,
+    /// Deliveries that full queues had no room for, since that was last said.
+    dropped: u64,
+    /// When it was.
+    dropped_told_at: Option<Instant>,
 }
 
 /// The entries of one write, and whether they are journaled.
 struct Written {
     entries: Vec<Waiting>,
-    result: Result<(), ringback_store::Error>,
+    result: Result<Recorded, ringback_store::Error>,
 }
 
 /// An entry on its way to the store.
@@ -228,7 +233,7 @@ impl Recorder {
                 // It may have waited for long, and an endpoint have gone away meanwhile.
                 told.endpoints.retain(|name| lanes.get(name).is_some_and(|lane| lane.is_open()));
             }
-            let result = store.record(entries.iter().map(|w| w.entry.clone()).collect()).await.map(|_| ());
+            let result = store.record(entries.iter().map(|w| w.entry.clone()).collect()).await;
             if result.is_ok() {
                 for written in &entries {
                     for name in written.entry.told.iter().flat_map(|told| &told.endpoints) {
@@ -249,11 +254,14 @@ impl Recorder {
     /// Takes back what was not journaled.
     fn land(&self, written: Written, backlog: &mut Backlog) {
         backlog.writing = None;
-        if let Err(error) = written.result {
-            tracing::debug!(%error, waiting = backlog.len(), "events cannot be journaled");
-            backlog.again_at = Some(Instant::now() + storage::PAUSE);
-            for entry in written.entries.into_iter().rev() {
-                backlog.waiting.push_front(entry);
+        match written.result {
+            Ok(recorded) => backlog.tell_dropped(recorded.dropped),
+            Err(error) => {
+                tracing::debug!(%error, waiting = backlog.len(), "events cannot be journaled");
+                backlog.again_at = Some(Instant::now() + storage::PAUSE);
+                for entry in written.entries.into_iter().rev() {
+                    backlog.waiting.push_front(entry);
+                }
             }
         }
         self.make_room(backlog);
@@ -263,6 +271,16 @@ impl Recorder {
 impl Backlog {
     fn len(&self) -> usize {
         self.waiting.len() + self.writing.as_ref().map_or(0, |(entries, _)| *entries)
+    }
+
+    /// Counts what full queues had no room for (in memory only), and says it once a second at most.
+    fn tell_dropped(&mut self, dropped: u64) {
+        self.dropped += dropped;
+        if self.dropped > 0 && self.dropped_told_at.is_none_or(|at| at.elapsed() >= TELL_DROPPED_EVERY) {
+            let dropped = std::mem::take(&mut self.dropped);
+            tracing::warn!(dropped, "deliveries are dropped: the queue of their endpoint is full");
+            self.dropped_told_at = Some(Instant::now());
+        }
     }
 
     /// Waits for the write under way; for ever when there is none.

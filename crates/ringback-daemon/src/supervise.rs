@@ -27,7 +27,7 @@ use crate::endpoints::{self, Endpoints};
 use crate::env::Env;
 use crate::feed::Feed;
 use crate::follow::Follower;
-use crate::hook::Hooks;
+use crate::hook::{Hooks, declared};
 use crate::http;
 use crate::lane::{Lane, Lanes, Outlets};
 use crate::mcp::{self, Tokens};
@@ -177,6 +177,8 @@ impl Daemon {
         })
         .await
         .map_err(store_error)?;
+        // Before any run starts: what the files name is kept from agents.
+        let files = hook_files(&config, env, &runs);
         tasks.spawn(named("tools", serve_tools(sockets.mcp, tokens, runs.clone(), stopping.clone())));
         tasks.spawn(named("dispatcher", Dispatcher(runs.clone()).run(stopping.clone())));
         let messages = Messages {
@@ -198,10 +200,19 @@ impl Daemon {
             (1, _) => "notify     1 notifier".to_owned(),
             (n, _) => format!("notify     {n} notifiers"),
         });
-        if let Some((listener, hooks)) = sockets.hooks.zip(Hooks::new(&config.inbound, runs.clone())) {
+        let declared = files.as_ref().map(declared::Follower::declared).unwrap_or_default();
+        if let Some((listener, hooks)) =
+            sockets.hooks.zip(Hooks::new(&config.inbound, runs.clone(), declared.clone()))
+        {
             let address = listener.local_addr().map(|a| a.to_string()).unwrap_or_default();
             lines.push(format!("hooks      http://{address}/hook/agent"));
+            lines.extend(declared.now().lines());
             tasks.spawn(named("hooks", hooks.serve(listener, stopping.clone())));
+        }
+        if let Some(files) = files {
+            let runs = runs.clone();
+            let seen = move |loaded: &declared::Loaded| runs.withhold(&loaded.variables);
+            tasks.spawn(named("hook files", files.run(seen, stopping.clone())));
         }
 
         let mut endpoints = Endpoints {
@@ -267,6 +278,7 @@ impl Daemon {
                 store: Arc::clone(&opened.journal),
                 names: Arc::clone(&opened.durable),
                 runs,
+                declared,
                 view,
                 feed,
                 lanes,
@@ -474,6 +486,16 @@ async fn serve_api(listener: TcpListener, app: http::App, mut stop: watch::Recei
     if let Err(error) = served.await {
         tracing::error!(%error, "the API server failed");
     }
+}
+
+/// The hook files, read once; their variables are kept from agents from the start. `None`: there is no directory for
+/// configuration.
+fn hook_files(config: &Config, env: &Env, runs: &Runs) -> Option<declared::Follower> {
+    let directory = declared::directory(env)?;
+    let files =
+        declared::Follower::new(directory, config.inbound.allow_unsigned, env.clone(), config.runs.clone());
+    runs.withhold(&files.declared().now().variables);
+    Some(files)
 }
 
 /// The hook listener's socket, where a port is configured.

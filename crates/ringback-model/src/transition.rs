@@ -85,7 +85,8 @@ pub fn step(
         return (next, None);
     }
     let at = match state.last_event {
-        Some(last) => seen.at.clamp_to(last.at, now),
+        // A millisecond is the least that two times can differ by.
+        Some(last) => seen.at.clamp_to(last.at.plus(Duration::from_millis(1)), now),
         None => seen.at.min(now),
     };
     next.activity = seen.activity;
@@ -180,7 +181,7 @@ mod tests {
     fn the_time_of_a_change_lies_between_the_last_event_and_now() {
         let (state, _) = step(&idle(), seen(Activity::Thinking, 500), t(600), WINDOW);
         let (_, early) = step(&state, seen(Activity::Waiting, 100), t(700), WINDOW);
-        assert_eq!(early.map(|c| c.at), Some(t(500)));
+        assert_eq!(early.map(|c| c.at), Some(t(501)), "no two changes of a session share a time");
         let (_, late) = step(&state, seen(Activity::Waiting, 9_999), t(700), WINDOW);
         assert_eq!(late.map(|c| (c.at, c.spent)), Some((t(700), Duration::from_millis(200))));
     }

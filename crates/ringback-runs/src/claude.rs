@@ -88,8 +88,10 @@ fn settings(spec: &Spec) -> Value {
     let rules = spec.denied_dirs.iter().flat_map(|dir| {
         let pattern = escape(&dir.to_string_lossy());
         // Two slashes: from the root of the file system. `Edit` stands for every tool that changes files, `Read`
-        // for every one that reads or searches them.
-        ["Read", "Edit"].map(|tool| format!("{tool}(/{}/**)", pattern.trim_end_matches('/')))
+        // for every one that reads or searches them. Without the stars it is a single file.
+        ["Read", "Edit"].into_iter().flat_map(move |tool| {
+            ["", "/**"].map(|below| format!("{tool}(/{}{below})", pattern.trim_end_matches('/')))
+        })
     });
     json!({"permissions": {"deny": rules.collect::<Vec<_>>()}})
 }
@@ -128,6 +130,9 @@ pub(crate) fn read_line(line: &[u8]) -> Option<Progress> {
             event["session_id"].as_str().map(|id| Progress::Session(SessionId::new(cut(id, 200))))
         }
         (Some("result"), _) => Some(Progress::Turn(turn_result(&event))),
+        (Some("assistant"), _) if event["parent_tool_use_id"].is_null() => {
+            event["message"]["id"].as_str().map(|id| Progress::Answer(cut(id, 200).to_owned()))
+        }
         _ => None,
     }
 }
@@ -317,8 +322,9 @@ mod tests {
     fn denied_directories_are_rules_from_the_root_with_their_special_characters_escaped() {
         let argv = claude_argv(&Spec { denied_dirs: vec![PathBuf::from("/a b/[c](*)/")], ..spec() });
         let settings: Value = serde_json::from_str(after(&argv, "--settings").unwrap()).unwrap();
-        let rules = json!([r"Read(//a b/\[c\]\(\*\)/**)", r"Edit(//a b/\[c\]\(\*\)/**)"]);
-        assert_eq!(settings, json!({"permissions": {"deny": rules}}));
+        let path = r"//a b/\[c\]\(\*\)";
+        let rules = ["Read", "Edit"].map(|tool| [format!("{tool}({path})"), format!("{tool}({path}/**)")]);
+        assert_eq!(settings, json!({"permissions": {"deny": rules.concat()}}));
     }
 
     #[test]

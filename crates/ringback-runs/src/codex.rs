@@ -69,6 +69,8 @@ fn settings(spec: &Spec) -> Vec<String> {
     let sandbox = if may_write { "workspace-write" } else { "read-only" };
     let mut settings =
         vec![format!("sandbox_mode={}", quote(sandbox)), "approval_policy=\"never\"".to_owned()];
+    // The user's own program for the end of a turn is for sessions that they wait for.
+    settings.push("notify=[]".to_owned());
     if may_write {
         // The user may have opened more for sessions that they watch.
         settings.push("sandbox_workspace_write.writable_roots=[]".to_owned());

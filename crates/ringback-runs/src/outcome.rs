@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::codex::{self, Account};
 use crate::dialect;
-use crate::spec::Adapter;
+use crate::spec::{Adapter, Spec};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +80,8 @@ pub enum Progress {
     Session(SessionId),
     /// The session that was to be forked could not be: the agent works without history.
     WithoutHistory,
+    /// A part of a model's answer, with the answer's id; those of sub-agents are not told.
+    Answer(String),
     /// A turn ended.
     Turn(TurnResult),
 }
@@ -112,6 +114,8 @@ pub struct TurnResult {
 /// Why the runner ended a run that had not ended by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
+    /// It took more turns of the model than it may.
+    OutOfTurns,
     TimedOut,
     Cancelled,
     Interrupted,
@@ -129,6 +133,11 @@ pub(crate) struct Exit {
 pub(crate) struct Learned {
     pub(crate) session_id: Option<SessionId>,
     pub(crate) turns: Option<u32>,
+    /// What the run may have at most.
+    most: Most,
+    /// Answers of the model over all turns; the id of the last one.
+    answers: u32,
+    answer: Option<String>,
     last: Option<TurnResult>,
     cost_usd: Option<f64>,
     tokens: Option<Tokens>,
@@ -138,7 +147,38 @@ pub(crate) struct Learned {
     settled: bool,
 }
 
+/// The bounds of a run; `None` = no bound.
+#[derive(Clone, Copy, Debug, Default)]
+struct Most {
+    turns: Option<u32>,
+    cost_usd: Option<f64>,
+}
+
 impl Learned {
+    pub(crate) fn of(spec: &Spec) -> Learned {
+        let most = Most { turns: spec.max_turns, cost_usd: spec.max_cost_usd };
+        Learned { most, ..Learned::default() }
+    }
+
+    /// Whether the model may be asked once more. An agent counts from one of our turns to its end; here all count.
+    pub(crate) fn may_go_on(&self) -> bool {
+        self.most.turns.is_none_or(|most| self.answers < most)
+    }
+
+    /// The model has answered more often than it may.
+    pub(crate) fn is_out_of_turns(&self) -> bool {
+        self.most.turns.is_some_and(|most| self.answers > most)
+    }
+
+    /// The bound that ended a turn, by its name in the configuration.
+    fn reached(&self, turn: &TurnResult) -> Option<String> {
+        match turn.terminal_reason.as_deref() {
+            Some("max_turns") => self.most.turns.map(|n| format!("reached max_turns = {n}")),
+            Some("budget_exhausted") => self.most.cost_usd.map(|c| format!("reached max_cost_usd = {c}")),
+            _ => None,
+        }
+    }
+
     pub(crate) fn begin_turn(&mut self) {
         self.settled |= self.last.as_ref().is_some_and(|turn| !turn.is_error);
         self.open = true;
@@ -151,6 +191,13 @@ impl Learned {
                 return;
             }
             Progress::WithoutHistory => return,
+            Progress::Answer(id) => {
+                if self.answer.as_ref() != Some(id) {
+                    self.answers = self.answers.saturating_add(1);
+                    self.answer = Some(id.clone());
+                }
+                return;
+            }
             Progress::Turn(turn) => turn,
         };
         self.open = false;
@@ -201,6 +248,11 @@ pub(crate) fn judge(
         Some(Stop::TimedOut) => return End::TimedOut,
         Some(Stop::Cancelled) => return End::Cancelled,
         Some(Stop::Interrupted) => return End::Interrupted,
+        Some(Stop::OutOfTurns) if learned.settled => return End::Completed,
+        Some(Stop::OutOfTurns) => {
+            let most = learned.most.turns.unwrap_or_default();
+            return End::Failed(format!("reached max_turns = {most}"));
+        }
         None => {}
     }
     let exited_well = exit.code == Some(0);
@@ -216,7 +268,10 @@ pub(crate) fn judge(
         return End::Completed;
     }
     match &learned.last {
-        Some(turn) if turn.is_error => End::Failed(format!("{name}: {}", dialect::failure(adapter, turn))),
+        Some(turn) if turn.is_error => {
+            let why = learned.reached(turn).unwrap_or_else(|| dialect::failure(adapter, turn));
+            End::Failed(format!("{name}: {why}"))
+        }
         // An agent of this kind has nothing to say after its turn, and may have to be made to leave.
         Some(_) if exited_well || adapter == Adapter::Acp => End::Completed,
         None if exited_well => End::Failed(format!("{name}: ended without a result")),
@@ -367,6 +422,30 @@ mod tests {
         assert_eq!(told([turn(None, 0.25), turn(None, 0.5)]).cost_usd(), Some(0.5));
         learned.begin_turn();
         assert_eq!((learned.cost_usd(), learned.tokens()), (None, None));
+    }
+
+    #[test]
+    fn turns_are_counted_over_the_whole_run_and_one_too_many_ends_it() {
+        let mut learned = Learned { most: Most { turns: Some(2), cost_usd: None }, ..Learned::default() };
+        let answer = |learned: &mut Learned, id: &str| learned.take(&Progress::Answer(id.to_owned()));
+        learned.begin_turn();
+        // An answer comes in parts.
+        for id in ["a", "a", "a"] {
+            answer(&mut learned, id);
+        }
+        assert!(learned.may_go_on());
+        answer(&mut learned, "b");
+        assert!(!learned.may_go_on() && !learned.is_out_of_turns());
+        answer(&mut learned, "c");
+        assert!(learned.is_out_of_turns());
+        let judge =
+            |learned: &Learned| judge((Adapter::Claude, ""), Some(Stop::OutOfTurns), BAD, learned, "");
+        assert_eq!(judge(&learned), failed("reached max_turns = 2"));
+        // The turn that was added for a report is ended, and the work that was done before stands.
+        learned.take(&Progress::Turn(TurnResult::default()));
+        learned.begin_turn();
+        assert_eq!(judge(&learned), End::Completed);
+        assert!(!told([]).is_out_of_turns() && told([]).may_go_on(), "no bound");
     }
 
     #[test]

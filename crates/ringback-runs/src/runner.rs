@@ -97,7 +97,7 @@ pub fn start(spec: &Spec) -> Result<Running, StartError> {
     let since = spec.output_dir.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
     let first = dialect.first_input(spec);
     let process = Process::start(spec, &program, &dialect, &dialect.argv(spec), first, outputs)?;
-    let talk = Talk { spec: spec.clone(), dialect, learned: Learned::default(), next: None };
+    let talk = Talk { spec: spec.clone(), dialect, learned: Learned::of(spec), next: None };
     Ok(Running { talk, program, started_at: Instant::now(), since, process })
 }
 
@@ -218,6 +218,9 @@ impl Running {
                 },
                 Some(line) = lines.recv() => {
                     self.talk.heed(&line, input, host, interrupt_at.is_none());
+                    if self.talk.learned.is_out_of_turns() {
+                        return Some(Stop::OutOfTurns);
+                    }
                     if input.is_none() && self.talk.dialect.may_linger() {
                         leave_at.get_or_insert_with(|| Instant::now() + LEAVE_PATIENCE);
                     }
@@ -283,7 +286,8 @@ impl Talk {
             self.learned.take(&fact);
             host.learn(&fact);
             let Progress::Turn(turn) = fact else { continue };
-            let prompt = (may_go_on && !turn.is_error).then(|| host.another_turn(&turn)).flatten();
+            let may_go_on = may_go_on && !turn.is_error && self.learned.may_go_on();
+            let prompt = may_go_on.then(|| host.another_turn(&turn)).flatten();
             let session = self.learned.session_id.as_ref();
             let next = prompt
                 .and_then(|prompt| Some((self.dialect.another_turn(&self.spec, session, &prompt)?, prompt)));

@@ -43,9 +43,9 @@ pub struct Spec {
     pub thinking: bool,
     /// The names of the agent's tools that it may use, and no others (see [`is_tool_name`]).
     pub allowed_tools: Vec<String>,
-    /// Absolute paths of directories whose files it may neither read nor change.
+    /// Absolute paths of directories, and of files, that it may neither read nor change.
     pub denied_dirs: Vec<PathBuf>,
-    /// Most model calls per turn; `None` = as many as it wants.
+    /// Most model calls; `None` = as many as it wants.
     pub max_turns: Option<u32>,
     /// Most money in US dollars; `None` = no limit.
     pub max_cost_usd: Option<f64>,

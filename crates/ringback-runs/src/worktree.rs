@@ -114,6 +114,8 @@ impl Worktree {
         let lines = paths(&answer);
         let [repository, common, below] =
             <[PathBuf; 3]>::try_from(lines).map_err(|_| missing(" (a line end in its path)".to_owned()))?;
+        // Git ends it with a slash.
+        let below = below.components().collect();
         let head = git.run(&repository, "rev-parse", ["--verify", "--quiet", "HEAD^{commit}"]).await;
         let Ok(base) = head.map(|base| String::from_utf8_lossy(&base).trim().to_owned()) else {
             return Err(WorktreeError::NoCommits(repository));
@@ -135,7 +137,7 @@ impl Worktree {
         let words: [&OsStr; 5] =
             ["-b".as_ref(), self.branch.as_ref(), "--".as_ref(), self.path.as_ref(), self.base.as_ref()];
         git.run(&self.repository, "worktree", [OsStr::new("add")].into_iter().chain(words)).await?;
-        let cwd = self.path.join(&self.below);
+        let cwd: PathBuf = self.path.join(&self.below).components().collect();
         if cwd.is_dir() {
             Ok(cwd)
         } else {
@@ -167,17 +169,26 @@ impl Worktree {
             if !git.run(&self.path, "status", status).await?.is_empty() {
                 return Ok(Some("it has changes that are not committed"));
             }
-            let own = format!("--exclude={}", self.branch);
-            let branch = format!("refs/heads/{}", self.branch);
-            let elsewhere = [own.as_str(), "--branches", "--tags", "--remotes", &self.base];
-            let commits = ["--max-count=1", "HEAD", &branch, "--not"].into_iter().chain(elsewhere);
-            if !git.run(&self.path, "rev-list", commits).await?.is_empty() {
+            if self.has_own_commits(&git, &self.path, "HEAD").await? {
                 return Ok(Some("it has commits that no other branch has"));
             }
             git.at = None;
         }
+        // The directory may be gone, or its HEAD elsewhere.
+        let branch = format!("refs/heads/{}", self.branch);
+        let is_there = git.run(&self.repository, "show-ref", ["--verify", "--quiet", &branch]).await.is_ok();
+        if is_there && self.has_own_commits(&git, &self.repository, &branch).await? {
+            return Ok(Some("its branch has commits that no other one has"));
+        }
         self.remove(&git, &[]).await?;
         Ok(None)
+    }
+
+    async fn has_own_commits(&self, git: &Git<'_>, dir: &Path, of: &str) -> Result<bool, WorktreeError> {
+        let own = format!("--exclude={}", self.branch);
+        let elsewhere = ["--not", &own, "--branches", "--tags", "--remotes", &self.base];
+        let commits = ["--max-count=1", of].into_iter().chain(elsewhere);
+        Ok(!git.run(dir, "rev-list", commits).await?.is_empty())
     }
 
     /// Removes it with all that is in it, and its branch.

@@ -1,7 +1,8 @@
 //! The wire: how an event becomes a signed HTTP request, and how a receiver's answer is read.
 //!
-//! Owns: the two signature schemes and their verification, the header set of a delivery, which addresses it may go
-//! to, and the one HTTP client of the process. It turns (event, secrets, instant) into bytes on a socket and gives back a
+//! Owns: the two signature schemes and their verification, how the senders of incoming webhooks prove themselves
+//! ([`senders`]), the header set of a delivery, which addresses it may go to, and the one HTTP client of the process. It
+//! turns (event, secrets, instant) into bytes on a socket and gives back a
 //! [`Reply`](ringback_model::delivery::Reply).
 //!
 //! Deliberately absent: the store, retries, queues and configuration. Nothing here decides what a reply means (that

@@ -113,6 +113,8 @@ impl From<client::Error> for Error {
             client::Error::NoApi { .. } => Error::failed(what).mend("set [server] listen to an address"),
             client::Error::State(error) => error.into(),
             client::Error::Silent(_) => Error::failed(what).mend("look at its log, or start it again"),
+            client::Error::Refused { status: 429, .. } => Error::failed(what)
+                .mend("`ringback runs` says what waits for what: wait, or raise that limit"),
             client::Error::Refused { .. } => Error::failed(what),
         }
     }

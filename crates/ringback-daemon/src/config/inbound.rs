@@ -29,6 +29,8 @@ pub struct Inbound {
     pub rate: Option<Rate>,
     /// Bounds of single callers.
     pub bounds: Bounds,
+    /// Hooks may have `auth: none`.
+    pub allow_unsigned: bool,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
 }
@@ -144,6 +146,7 @@ pub(super) fn inbound(top: &Section<'_>, env: &Env, base: &Path, never: &mut BTr
             .clamp(1, 25 << 20),
         rate: s.and_then(rate),
         bounds: s.map(bounds).unwrap_or_default(),
+        allow_unsigned: s.and_then(|s| s.flag("allow_unsigned")).unwrap_or(false),
         trusted_proxies,
     };
     super::finish(section);
@@ -323,4 +326,46 @@ pub(super) fn ping_budget(top: &Section<'_>) -> budget::Limits {
     };
     s.finish();
     limits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, read};
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let env = Env::of([("HOME".to_owned(), "/home/dev".to_owned())]);
+        read(text, None, &env).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn limits_are_read_and_have_the_contracts_defaults() {
+        let c = parse("").unwrap();
+        assert_eq!((c.runs.max_turns, c.runs.max_cost_usd, c.runs.daily_cost_usd), (50, 2.0, 20.0));
+        assert!(!c.runs.retry && !c.runs.workspaces["default"].worktree && c.inbound.bounds.is_empty());
+        let c = parse(
+            "[runs]\ndaily_cost_usd = 0\nretry = true\n[workspaces.default]\nworktree = true\n\
+             [inbound]\nrate = \"10/s\"\n[inbound.sources.ci]\nrate = \"30/m\"\nconcurrency = 1\n",
+        )
+        .unwrap();
+        assert!(c.runs.daily_cost_usd == 0.0 && c.runs.retry && c.runs.workspaces["default"].worktree);
+        let bound = Bound { rate: "30/m".parse().ok(), concurrency: Some(1) };
+        assert_eq!(c.inbound.bounds, Bounds::from([(Caller::Source("ci".to_owned()), bound)]));
+        assert_eq!((c.inbound.rate, c.warnings.len()), ("10/s".parse().ok(), 0), "{:?}", c.warnings);
+    }
+
+    #[test]
+    fn a_limit_that_is_none_names_its_key_and_what_is_expected() {
+        for (text, parts) in [
+            ("[runs]\ndaily_cost_usd = -1", ["runs.daily_cost_usd", "zero or more"]),
+            ("[inbound]\nrate = \"fast\"", ["inbound.rate", "such as \"30/m\""]),
+            ("[inbound.sources.ci]\nrate = 5", ["inbound.sources.ci.rate", "expected a string"]),
+            ("[inbound.sources.ci]\nconcurrency = 0", ["inbound.sources.ci.concurrency", "from 1 to 256"]),
+            ("[inbound.sources.\"a b\"]\nconcurrency = 1", ["inbound.sources", "A-Z a-z 0-9 . _ -"]),
+            ("[workspaces.default]\nworktree = \"yes\"", ["workspaces.default.worktree", "true or false"]),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
 }

@@ -6,11 +6,11 @@
 
 pub mod edit;
 mod inbound;
-mod node;
+pub(crate) mod node;
 mod notify;
-mod section;
+pub(crate) mod section;
 mod source;
-mod units;
+pub(crate) mod units;
 
 pub use inbound::{AgentEntry, Inbound, Runs, Workspace};
 pub use notify::Notify;

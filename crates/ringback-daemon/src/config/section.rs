@@ -73,17 +73,6 @@ impl<'a> Section<'a> {
         self.error(key, &format!("expected {expected}, found {}", node.value.kind()));
     }
 
-    /// Notes keys of the contract that this version does not have yet; they are not unknown, and have no effect.
-    pub(crate) fn later(&self, keys: &[&'static str]) {
-        for key in keys.iter().copied().filter(|key| self.has(key)) {
-            let name = self.name(key);
-            self.problems
-                .borrow_mut()
-                .warnings
-                .push(format!("{name} has no effect: this version does not have it yet"));
-        }
-    }
-
     pub(crate) fn text(&self, key: &'static str) -> Option<String> {
         let node = self.node(key)?;
         match &node.value {
@@ -118,8 +107,8 @@ impl<'a> Section<'a> {
         let node = self.node(key)?;
         match node.value {
             Value::Whole(n) if (from..=to).contains(&n) => Some(n),
-            Value::Whole(_) => {
-                self.error(key, &format!("expected a whole number from {from} to {to}"));
+            Value::Whole(n) => {
+                self.error(key, &format!("expected a whole number from {from} to {to}, found {n}"));
                 None
             }
             _ => {
@@ -138,7 +127,7 @@ impl<'a> Section<'a> {
         const EXPECTED: &str = "a duration such as \"30s\", \"5m\" or \"1h30m\"";
         match &node.value {
             Value::Text(s) => units::duration(s).or_else(|| {
-                self.error(key, &format!("expected {EXPECTED}"));
+                self.error(key, &format!("expected {EXPECTED}, found {:?}", short(s)));
                 None
             }),
             _ => {
@@ -309,6 +298,11 @@ impl<'a> Section<'a> {
         let unknown = self.unknown();
         self.problems.borrow_mut().warnings.extend(unknown);
     }
+}
+
+/// The beginning of a value for a message about it.
+pub(crate) fn short(text: &str) -> String {
+    text.chars().take(32).collect()
 }
 
 fn place(node: &Node) -> String {

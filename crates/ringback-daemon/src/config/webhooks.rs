@@ -15,7 +15,7 @@ use ringback_webhook::format::{Destination, of_host};
 use ringback_webhook::guard;
 
 use super::node::Node;
-use super::section::{Problems, Section};
+use super::section::{Problems, Section, short};
 use crate::env::Env;
 
 /// Keys of the contract that this version does not have yet.
@@ -101,7 +101,7 @@ fn entry(
     let rate = s.text("rate").and_then(|text| match text.parse::<Rate>() {
         Ok(rate) => Some(rate),
         Err(e) => {
-            s.error("rate", &format!("found {:?}: {e}", text.chars().take(32).collect::<String>()));
+            s.error("rate", &format!("found {:?}: {e}", short(&text)));
             None
         }
     });
@@ -179,7 +179,7 @@ fn named_format(s: &Section<'_>, word: &str) -> Option<Format> {
             let valid: Vec<&str> = Format::ALL.iter().map(|format| format.as_str()).collect();
             format!("this version does not have the format {word:?} yet; valid: {}", valid.join(" "))
         }
-        Err(e) => format!("found {:?}: {e}", word.chars().take(32).collect::<String>()),
+        Err(e) => format!("found {:?}: {e}", short(word)),
     };
     s.error("format", &error);
     None
@@ -304,7 +304,7 @@ where
                 set.insert(word);
             }
             Err(e) => {
-                s.error(key, &format!("found {:?}: {e}", text.chars().take(32).collect::<String>()));
+                s.error(key, &format!("found {:?}: {e}", short(&text)));
                 good = false;
             }
         }
@@ -357,7 +357,7 @@ fn projects(s: &Section<'_>, env: &Env) -> Option<Option<globset::GlobSet>> {
                     globs.add(glob);
                 }
                 Err(e) => {
-                    s.error("projects", &format!("not a glob: {}", e.kind()));
+                    s.error("projects", &format!("found {:?}: not a glob: {}", short(&variant), e.kind()));
                     return None;
                 }
             }

@@ -30,6 +30,10 @@ pub struct Facts {
     pub(super) adapters: Vec<(String, Adapter)>,
     pub(super) connection: Option<Connection>,
     pub(super) endpoints: Vec<EndpointSeen>,
+    /// How many declared hooks there are.
+    pub(super) hooks: usize,
+    /// Hook files that cannot be used, and hooks without their secret.
+    pub(super) hook_problems: Vec<String>,
 }
 
 /// The state directory.

@@ -19,6 +19,7 @@ use crate::config::{self, Config};
 use crate::connect::{self, Change, HandOver};
 use crate::env::Env;
 use crate::filesystem;
+use crate::hook::declared;
 use crate::state_dir::{self, Holder};
 use crate::supervise;
 
@@ -43,6 +44,8 @@ pub async fn gather(given: Option<&Path>, env: &Env, state: &Path, binary: &Path
         adapters: Vec::new(),
         connection: None,
         endpoints: Vec::new(),
+        hooks: 0,
+        hook_problems: Vec::new(),
         daemon,
     };
     let config = match config::load(given, env) {
@@ -62,6 +65,9 @@ pub async fn gather(given: Option<&Path>, env: &Env, state: &Path, binary: &Path
     facts.directories = roots.into_iter().map(directory).collect();
     facts.adapters = config.runs.agents.iter().map(|(name, entry)| (name.clone(), entry.adapter)).collect();
     facts.connection = connection(&config, binary);
+    let hooks = declared::look_once(&config, env);
+    facts.hooks = hooks.hooks.len();
+    facts.hook_problems = hooks.problems.into_iter().chain(hooks.warnings).collect();
     facts.warnings = config.warnings;
     facts
 }

@@ -25,6 +25,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     findings.extend(facts.connection.as_ref().map(connection));
     findings.extend(facts.adapters.iter().map(|(name, adapter)| limits(name, adapter.cannot_enforce())));
     findings.extend(facts.endpoints.iter().map(endpoint));
+    findings.extend(hooks(facts));
     findings
 }
 
@@ -135,6 +136,17 @@ fn listener(listener: &Listener) -> Finding {
             "look at its log, or start it again",
         ),
     }
+}
+
+/// Declared hooks. Without any there is nothing to say.
+fn hooks(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if facts.hooks > 0 {
+        findings.push(Finding::ok("hooks", format!("{} declared", facts.hooks)));
+    }
+    let mend = "edit the file in the hooks directory, or set the variable that it names";
+    findings.extend(facts.hook_problems.iter().map(|what| Finding::broken("hooks", what.clone(), mend)));
+    findings
 }
 
 fn agents(agents: &[AgentProgram], directories: &[Directory]) -> Vec<Finding> {

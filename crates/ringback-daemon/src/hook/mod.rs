@@ -3,6 +3,8 @@
 //! Separate from the API's listener, so that a tunnel or a proxy can expose it alone. It does not look at Host.
 
 mod connections;
+pub(crate) mod declared;
+mod slug;
 mod throttle;
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,18 +14,21 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts as Head;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use ringback_model::inbound::bounds::{Caller, Gate};
-use ringback_model::inbound::{self, Refusal};
+use ringback_model::inbound::{self, IdempotencyKey, Refusal};
 use ringback_model::run::RunId;
+use ringback_webhook::senders::Answer;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 pub use connections::Peer;
+pub use declared::{Checked, check};
 use throttle::Throttle;
 
 use crate::clock;
@@ -44,6 +49,8 @@ struct Parts {
     runs: Runs,
     secret_hash: [u8; 32],
     max_body: usize,
+    /// The hooks of files.
+    declared: declared::Declared,
     /// Held for a look-up only.
     gate: Mutex<Gate>,
     /// From when the gate's instants are counted.
@@ -56,12 +63,13 @@ struct Parts {
 
 impl Hooks {
     /// `None` when there is no secret, and so no listener.
-    pub(crate) fn new(config: &config::Inbound, runs: Runs) -> Option<Hooks> {
+    pub(crate) fn new(config: &config::Inbound, runs: Runs, declared: declared::Declared) -> Option<Hooks> {
         let secret = config.secret.as_ref()?;
         Some(Hooks(Arc::new(Parts {
             runs,
             secret_hash: Sha256::digest(secret.reveal()).into(),
             max_body: config.max_body,
+            declared,
             gate: Mutex::new(Gate::new(config.rate, &config.bounds)),
             since: Instant::now(),
             trusted_proxies: config.trusted_proxies.clone(),
@@ -80,20 +88,51 @@ async fn handle(State(hooks): State<Hooks>, request: Request) -> Response {
     let (head, mut body) = request.into_parts();
     let socket = head.extensions.get::<Peer>().map(|p| p.0);
     let peer = peer(socket, &head.headers, &hooks.0.trusted_proxies);
-    let answer = hooks.answer(peer, &head.method, head.uri.path(), &head.headers, &mut body).await;
+    let answer = hooks.answer(peer, &head, &mut body).await;
     match answer {
-        Ok(run) => {
-            let mut response = (StatusCode::ACCEPTED, json(r#"{"status":"accepted"}"#)).into_response();
-            if let Ok(id) = HeaderValue::from_str(&run.to_string()) {
-                response.headers_mut().insert("x-ringback-run", id);
-            }
-            response
-        }
+        Ok(answered) => answered.into_response(),
         Err(refused) => {
             read_away(body).await;
             refused.into_response()
         }
     }
+}
+
+/// What is answered to a call that was believed and fits.
+enum Answered {
+    /// A run is in the journal. `answer`: what its sender demands to hear instead of ours.
+    Accepted { run: RunId, answer: Option<Answer> },
+    /// The hook is not interested; likewise.
+    Ignored(Option<Answer>),
+    /// A question about the endpoint.
+    Challenge(Answer),
+}
+
+impl IntoResponse for Answered {
+    fn into_response(self) -> Response {
+        let (run, answer, status) = match self {
+            Answered::Accepted { run, answer } => (Some(run), answer, "accepted"),
+            Answered::Ignored(answer) => (None, answer, "ignored"),
+            Answered::Challenge(answer) => (None, Some(answer), ""),
+        };
+        let mut response = match answer {
+            Some(answer) => demanded(answer),
+            None => (StatusCode::ACCEPTED, json(&format!("{{\"status\":\"{status}\"}}"))).into_response(),
+        };
+        if let Some(id) = run.and_then(|run| HeaderValue::from_str(&run.to_string()).ok()) {
+            response.headers_mut().insert("x-ringback-run", id);
+        }
+        response
+    }
+}
+
+fn demanded(answer: Answer) -> Response {
+    let mut response = (answer.status, answer.body.into_owned()).into_response();
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    if let Some(kind) = answer.content_type {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
+    response
 }
 
 /// A refusal and how long to wait before another try.
@@ -135,54 +174,53 @@ fn json(text: &str) -> impl IntoResponse + use<> {
 
 impl Hooks {
     /// Authentication, then rates, then the body, then idempotency.
-    async fn answer(
-        &self,
-        peer: Option<IpAddr>,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-        body: &mut Body,
-    ) -> Result<RunId, Refused> {
+    async fn answer(&self, peer: Option<IpAddr>, head: &Head, body: &mut Body) -> Result<Answered, Refused> {
+        let path = head.uri.path();
         if !path.starts_with("/hook/") {
             return Err(Refusal::NotFound.into());
         }
-        if !is_authentic(headers, &self.0.secret_hash) {
+        let is_bearer = is_authentic(&head.headers, &self.0.secret_hash);
+        if path != "/hook/agent" {
+            return self.declared(peer, head, body, is_bearer).await;
+        }
+        if !is_bearer {
             return Err(self.unauthorized(peer));
         }
-        if path != "/hook/agent" {
-            return Err(Refusal::NotFound.into());
-        }
-        if method != Method::POST {
+        if head.method != Method::POST {
             return Err(Refusal::MethodNotAllowed.into());
         }
-        // Before the body is read; a call is counted when it is accepted, because only then it is known whose it is.
-        let wait = self.gate().wait(self.0.since.elapsed());
-        if !wait.is_zero() {
-            return Err(Refusal::TooManyRequests { wait }.into());
-        }
-        let bytes = self.body(headers, body).await?;
+        self.wait_for_rate()?;
+        let bytes = self.body(&head.headers, body, self.0.max_body).await?;
         let call = inbound::parse_call(&bytes, &self.0.runs.known())?;
-        let key = match headers.get("idempotency-key") {
-            None => None,
-            Some(value) => Some(inbound::idempotency_key(value.as_bytes()).ok_or_else(|| {
-                Refused::other(
-                    StatusCode::BAD_REQUEST,
-                    "invalid Idempotency-Key: expected 1 to 255 printable ASCII characters",
-                )
-            })?),
-        };
+        let key = idempotency_key(&head.headers)?;
         let caller = Caller::Source(call.source.clone());
+        let run = self.admit(&caller, self.0.runs.accept(call, path, key)).await?;
+        Ok(Answered::Accepted { run, answer: None })
+    }
+
+    /// Before the body is read; a call is counted when it is accepted, because only then it is known whose it is.
+    fn wait_for_rate(&self) -> Result<(), Refusal> {
+        let wait = self.gate().wait(self.0.since.elapsed());
+        if wait.is_zero() { Ok(()) } else { Err(Refusal::TooManyRequests { wait }) }
+    }
+
+    /// Counts a call while it is accepted, and takes it back when it is not.
+    async fn admit(
+        &self,
+        caller: &Caller,
+        accepting: impl Future<Output = Result<RunId, Refusal>>,
+    ) -> Result<RunId, Refusal> {
         let counted_at = {
             let mut gate = self.gate();
             let now = self.0.since.elapsed();
-            gate.admit(&caller, now).map_err(|wait| Refusal::TooManyRequests { wait })?;
+            gate.admit(caller, now).map_err(|wait| Refusal::TooManyRequests { wait })?;
             now
         };
-        let accepted = self.0.runs.accept(call, path, key).await;
+        let accepted = accepting.await;
         if accepted.is_err() {
-            self.gate().take_back(&caller, counted_at);
+            self.gate().take_back(caller, counted_at);
         }
-        Ok(accepted?)
+        accepted
     }
 
     fn gate(&self) -> std::sync::MutexGuard<'_, Gate> {
@@ -198,7 +236,7 @@ impl Hooks {
         }
     }
 
-    async fn body(&self, headers: &HeaderMap, body: &mut Body) -> Result<Vec<u8>, Refused> {
+    async fn body(&self, headers: &HeaderMap, body: &mut Body, limit: usize) -> Result<Vec<u8>, Refused> {
         let is_plain = headers
             .get_all(header::CONTENT_ENCODING)
             .iter()
@@ -209,7 +247,6 @@ impl Hooks {
                 "content encoding not supported: send the body as it is",
             ));
         }
-        let limit = self.0.max_body;
         let announced =
             headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
         if announced.is_some_and(|length: usize| length > limit) {
@@ -238,6 +275,17 @@ impl Hooks {
             .await
             .unwrap_or_else(|_| Err(Refused::other(StatusCode::REQUEST_TIMEOUT, "the body took too long")))
     }
+}
+
+/// The caller's own key, where it sends one.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refused> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    inbound::idempotency_key(value.as_bytes()).map(Some).ok_or_else(|| {
+        Refused::other(
+            StatusCode::BAD_REQUEST,
+            "invalid Idempotency-Key: expected 1 to 255 printable ASCII characters",
+        )
+    })
 }
 
 /// A missing, doubled or unreadable header costs the same work as a wrong secret.

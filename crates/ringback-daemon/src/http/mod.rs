@@ -5,6 +5,7 @@ mod deliveries;
 mod events;
 mod gate;
 mod health;
+mod hooks;
 mod runs;
 mod sessions;
 mod webhooks;
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::feed::Feed;
+use crate::hook::declared::Declared;
 use crate::lane::Lanes;
 use crate::record::Origin;
 use crate::run::Runs;
@@ -38,6 +40,8 @@ pub(crate) struct App {
     /// Where names are kept, and what the operator disabled: on disk in both durability modes.
     pub(crate) names: Arc<dyn Store>,
     pub(crate) runs: Runs,
+    /// The hooks of files.
+    pub(crate) declared: Declared,
     pub(crate) view: View,
     pub(crate) feed: Feed,
     pub(crate) lanes: Lanes,
@@ -90,6 +94,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/updates", get(runs::updates))
         .route("/api/updates/pop", post(runs::pop))
         .route("/api/updates/hand-over", post(runs::hand_over))
+        .route("/api/hooks", get(hooks::list))
         .route("/api/budget", get(runs::budget).put(runs::set_budget))
         .route("/api/main", get(runs::main).put(runs::set_main))
         .route("/api/notify/test", post(runs::test_notifiers))

@@ -48,6 +48,7 @@ fn row(
         "format": endpoint.format,
         "enabled": disabled.is_none(),
         "disabled_reason": disabled,
+        "paused_until": lane.paused_until(),
         "signed": !endpoint.secrets.is_empty(),
         "events": endpoint.events,
         "agents": endpoint.agents,

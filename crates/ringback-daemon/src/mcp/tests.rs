@@ -463,6 +463,8 @@ fn odd_request() -> impl Strategy<Value = Vec<u8>> {
     let tool = prop::sample::select(vec!["ping_user", "discord_embed", "report_updates", "other"]);
     let arguments = prop_oneof![
         value(),
+        // Right for two of the tools, so that the toolbox is reached.
+        "[a-z]{1,8}".prop_map(|message| json!({ "message": message })),
         (any::<String>(), value())
             .prop_map(|(message, critical)| json!({"message": message, "critical": critical})),
         (any::<String>(), value(), value()).prop_map(

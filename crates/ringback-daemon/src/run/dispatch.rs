@@ -294,7 +294,7 @@ impl Runs {
             cwd,
             prompt: prompt::prompt(&facts),
             prompt_without_history: run.forked_from.is_some().then_some(without_history),
-            env: Environment::select(&self.0.env.all(), &entry.env, &self.0.config.never),
+            env: Environment::select(&self.0.env.all(), &entry.env, &self.withheld()),
             mcp,
             limits: ringback_runs::Limits::new(request.limits.timeout()),
             output_dir: self.output(run.id),
@@ -361,7 +361,7 @@ impl ringback_runs::Host for Host<'_> {
                 self.runs.join(id.clone(), run.id, &run.request.source);
             }
             Progress::WithoutHistory => run.forked_from = None,
-            Progress::Session(_) | Progress::Turn(_) => {}
+            Progress::Session(_) | Progress::Answer(_) | Progress::Turn(_) => {}
         }
     }
 
@@ -451,3 +451,6 @@ fn end_of(outcome: Outcome) -> End {
     });
     End { state, error, cost_usd: outcome.cost_usd, tokens }
 }
+
+#[cfg(test)]
+mod simulation;

@@ -10,7 +10,7 @@ mod toolbox;
 mod waiting;
 mod worktrees;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -37,6 +37,7 @@ pub(crate) use worktrees::Removal;
 use crate::config;
 use crate::env::Env;
 use crate::feed::Feed;
+use crate::hook::declared::Settings;
 use crate::lane::Outlets;
 use crate::mcp::Tokens;
 use crate::view::View;
@@ -57,6 +58,8 @@ pub(crate) struct Parts {
     /// Bounds of single callers.
     bounds: Bounds,
     pub(crate) env: Env,
+    /// Variables of declared hooks, which no agent sees; they only become more.
+    withheld: RwLock<BTreeSet<String>>,
     pub(crate) view: View,
     pub(crate) feed: Feed,
     /// Where messages to the user are queued.
@@ -189,6 +192,7 @@ impl Runs {
             limits: setup.limits,
             bounds: setup.bounds,
             env: setup.env,
+            withheld: RwLock::default(),
             view: setup.view,
             feed: setup.feed,
             outlets: setup.outlets,
@@ -218,8 +222,21 @@ impl Runs {
         route: &str,
         key: Option<IdempotencyKey>,
     ) -> Result<RunId, Refusal> {
+        self.accept_request(self.request(call), route, key).await
+    }
+
+    /// The same for a request that is complete.
+    ///
+    /// # Errors
+    /// What the caller is told instead.
+    pub(crate) async fn accept_request(
+        &self,
+        request: Request,
+        route: &str,
+        key: Option<IdempotencyKey>,
+    ) -> Result<RunId, Refusal> {
         let key = key.map(|k| CallKey { scope: route.to_owned(), value: k.as_str().to_owned() });
-        let run = Run::queued(RunId(Uuid::new_v4()), self.request(call), (self.0.now)().at);
+        let run = Run::queued(RunId(Uuid::new_v4()), request, (self.0.now)().at);
         self.enqueue(run, key).await
     }
 
@@ -302,6 +319,40 @@ impl Runs {
             allow_ping: call.allow_ping,
             update_main_session: call.update_main_session,
         }
+    }
+
+    /// What a run of a declared hook is to do.
+    pub(crate) fn request_of_hook(&self, slug: &str, settings: &Settings, message: String) -> Request {
+        let call = Call {
+            message,
+            source: slug.to_owned(),
+            isolated: settings.isolated,
+            model: settings.model.clone(),
+            thinking: settings.thinking,
+            allow_ping: settings.allow_ping,
+            update_main_session: settings.update_main_session,
+            agent: settings.agent.clone(),
+            workspace: settings.workspace.clone(),
+        };
+        let request = self.request(call);
+        Request {
+            hook: Some(slug.to_owned()),
+            allowed_tools: settings.allowed_tools.clone().unwrap_or(request.allowed_tools),
+            retry: settings.retry.unwrap_or(request.retry),
+            ..request
+        }
+    }
+
+    /// Variables that no agent sees from now on, even if its list names them.
+    pub(crate) fn withhold(&self, variables: &BTreeSet<String>) {
+        let mut withheld = self.0.withheld.write().unwrap_or_else(PoisonError::into_inner);
+        withheld.extend(variables.iter().cloned());
+    }
+
+    /// Variables that no agent sees.
+    fn withheld(&self) -> BTreeSet<String> {
+        let withheld = self.0.withheld.read().unwrap_or_else(PoisonError::into_inner);
+        withheld.union(&self.0.config.never).cloned().collect()
     }
 
     fn allowed_tools(&self, agent: &str) -> Vec<String> {

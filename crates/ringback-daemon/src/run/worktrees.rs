@@ -193,7 +193,7 @@ impl Runs {
     }
 
     fn git_environment(&self) -> Environment {
-        Environment::select(&self.0.env.all(), &[], &self.0.config.never)
+        Environment::select(&self.0.env.all(), &[], &self.withheld())
     }
 }
 

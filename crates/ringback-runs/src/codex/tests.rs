@@ -38,7 +38,7 @@ fn spec() -> Spec {
 #[test]
 fn the_command_line_of_a_new_session() {
     let expected = "--profile night exec --json --skip-git-repo-check --ignore-rules -c sandbox_mode=\"read-only\" \
-                    -c approval_policy=\"never\" -c web_search=\"disabled\" \
+                    -c approval_policy=\"never\" -c notify=[] -c web_search=\"disabled\" \
                     -c mcp_servers.ringback.url=\"http://127.0.0.1:1/mcp\" \
                     -c mcp_servers.ringback.bearer_token_env_var=\"RINGBACK_MCP_TOKEN\" \
                     -c mcp_servers.ringback.default_tools_approval_mode=\"approve\" --model gpt-6.1-sol -";

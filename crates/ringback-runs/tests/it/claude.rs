@@ -317,9 +317,9 @@ async fn the_causes_of_a_failed_run_are_told_in_plain_words() {
         }
     };
     let turns = failed(&|s| s.max_turns = Some(2)).await;
-    assert_eq!(turns, "claude: out of turns (Reached maximum number of turns (2))");
+    assert_eq!(turns, "claude: reached max_turns = 2");
     let money = failed(&|s| s.max_cost_usd = Some(0.01)).await;
-    assert_eq!(money, "claude: out of money (Reached maximum budget ($0.01))");
+    assert_eq!(money, "claude: reached max_cost_usd = 0.01");
     let logged_out = |s: &mut Spec| {
         let rest: BTreeMap<String, String> = s
             .env

@@ -10,7 +10,7 @@ use super::signed::{Unit, within};
 use super::{Incoming, Refused, Unusable, headers};
 use crate::verify::TOLERANCE;
 
-pub(super) const SIGNATURE: HeaderName = HeaderName::from_static("x-signature-ed25519");
+const SIGNATURE: HeaderName = HeaderName::from_static("x-signature-ed25519");
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-signature-timestamp");
 
 /// The public keys of the application.

@@ -20,6 +20,7 @@ mod twilio;
 
 use std::borrow::Cow;
 
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, StatusCode};
 use ringback_model::{Secret, Timestamp};
 
@@ -198,23 +199,21 @@ impl Scheme {
         matches!(self.proof, Proof::Twilio(_))
     }
 
-    /// The headers that carry the proof, which nobody but this module has to see.
-    pub fn credentials(&self) -> Vec<HeaderName> {
-        match &self.proof {
-            Proof::Nothing => Vec::new(),
-            Proof::Token(token) => vec![token.name().clone()],
-            Proof::Hmac(signed) => signed.names().to_vec(),
-            Proof::Gitlab { token, .. } => vec![token.name().clone(), standard::WEBHOOK.signature],
-            Proof::Standard(_) => vec![standard::WEBHOOK.signature, standard::SVIX.signature],
-            Proof::Twilio(_) => vec![twilio::SIGNATURE],
-            Proof::Discord(_) => vec![discord::SIGNATURE],
-        }
+    /// Whether a header carries a proof, or something else that nobody behind this module has to see.
+    pub fn hides(&self, header: &HeaderName) -> bool {
+        [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].contains(header)
+            || header.as_str().contains("signature")
+            || match &self.proof {
+                Proof::Token(token) | Proof::Gitlab { token, .. } => token.name() == header,
+                Proof::Hmac(signed) => signed.names().contains(header),
+                Proof::Nothing | Proof::Standard(_) | Proof::Twilio(_) | Proof::Discord(_) => false,
+            }
     }
 
     /// Believes the request or not; `now` is the receiver's time.
     ///
-    /// Every secret is tried against every signature, and a request without a signature costs the same hashing as one
-    /// with a wrong signature.
+    /// Every secret is tried against every signature, in constant time, and a request without a signature costs the
+    /// same hashing as one with a wrong signature. (Ed25519 knows no secret here, and stops at what is missing.)
     ///
     /// # Errors
     /// Why not; the caller is told none of it.

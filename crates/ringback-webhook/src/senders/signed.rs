@@ -170,16 +170,13 @@ impl Signed {
         if !fits {
             return Err(Refused::NoMatch);
         }
-        match (&self.timestamp, sent) {
-            (None, _) => Ok(()),
-            (Some(rule), Some(text)) => rule.check(text, now),
-            (Some(rule), None) => match rule.place {
-                Place::Body(field) => {
-                    rule.check(&body::text(request.body, &[field]).unwrap_or_default(), now)
-                }
-                Place::Header(_) | Place::Element(_) => Err(Refused::BadTimestamp),
-            },
-        }
+        let Some(rule) = &self.timestamp else { return Ok(()) };
+        // The body is read only once it is proven.
+        let in_body = match rule.place {
+            Place::Body(field) => body::text(request.body, &[field]),
+            Place::Header(_) | Place::Element(_) => None,
+        };
+        within(sent.or(in_body.as_deref()).unwrap_or_default(), rule.unit, rule.tolerance, now)
     }
 
     fn header<'a>(&self, request: &Incoming<'a>) -> Result<&'a str, Refused> {
@@ -204,12 +201,6 @@ impl Signed {
                 }
             }
         }
-    }
-}
-
-impl Sent {
-    fn check(&self, text: &str, now: Timestamp) -> Result<(), Refused> {
-        within(text, self.unit, self.tolerance, now)
     }
 }
 

@@ -8,6 +8,7 @@ mod demo;
 mod demo_agent;
 mod doctor;
 mod hand_over;
+mod hooks;
 mod init;
 mod listen;
 mod main_session;
@@ -75,6 +76,7 @@ enum Command {
     Listen(listen::Listen),
     Trigger(trigger::Trigger),
     Runs(runs::Runs),
+    Hooks(hooks::Hooks),
     Updates(updates::Updates),
     Budget(budget::Budget),
     Main(main_session::MainSession),
@@ -133,6 +135,7 @@ impl Args {
             Command::Listen(command) => command.run().await,
             Command::Trigger(command) => command.run(&context).await,
             Command::Runs(command) => command.run(&context).await,
+            Command::Hooks(command) => command.run(&context).await,
             Command::Updates(command) => command.run(&context).await,
             Command::Budget(command) => command.run(&context).await,
             Command::Main(command) => command.run(&context).await,

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use reqwest::Method;
+use ringback_daemon::client::Client;
 use ringback_daemon::clock;
 use ringback_daemon::record::percent_encoded;
 use serde_json::Value;
@@ -10,9 +11,10 @@ use super::Context;
 use crate::exit_code::Error;
 use crate::output::{self, age, cell, instant};
 
-/// List background runs, newest first; show one, follow its output, end it
+/// List background runs, newest first; show one, follow its output, end it, run it again
 ///
-/// Examples: ringback runs; ringback runs logs -f ID; ringback runs cancel ID
+/// Examples: ringback runs; ringback runs logs -f ID; ringback runs cancel ID; ringback runs retry ID;
+/// ringback runs worktrees; ringback runs worktrees remove ID
 #[derive(clap::Args)]
 pub(crate) struct Runs {
     #[command(subcommand)]
@@ -45,6 +47,32 @@ enum Command {
         /// The run's id
         id: String,
     },
+    /// Start a new run with the request of one that has ended
+    Retry {
+        /// The run's id
+        id: String,
+    },
+    /// List the git worktrees of isolated runs; remove one, or all without changes
+    Worktrees {
+        #[command(subcommand)]
+        command: Option<Worktrees>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Worktrees {
+    /// List worktrees, oldest first (the default)
+    List,
+    /// Remove the worktree and the branch of a run that has ended
+    Remove {
+        /// The run's id
+        id: String,
+        /// Also with changes, which are lost
+        #[arg(long)]
+        force: bool,
+    },
+    /// Remove those of ended runs that have no changes, or none any more that another branch does not have
+    Prune,
 }
 
 #[derive(clap::Args)]
@@ -85,6 +113,13 @@ impl Runs {
                 for (key, value) in fields.iter().filter(|(_, v)| !v.is_null() && !v.is_object()) {
                     output::line(&format!("{key:<14} {}", cell(value)))?;
                 }
+                for (key, value) in
+                    [("waiting", &run["waiting"]["text"]), ("worktree", &run["worktree"]["path"])]
+                {
+                    if let Some(text) = value.as_str() {
+                        output::line(&format!("{key:<14} {text}"))?;
+                    }
+                }
                 Ok(())
             }
             Command::Logs { id, follow } => {
@@ -113,7 +148,46 @@ impl Runs {
                 }
                 Ok(output::line(&format!("{id} is told to end"))?)
             }
+            Command::Retry { id } => {
+                let answer = client.call(Method::POST, &of(&id, "/retry"), None).await?;
+                if self.json {
+                    return Ok(output::json(&answer)?);
+                }
+                Ok(output::line(&format!("queued again as {}", cell(&answer["id"])))?)
+            }
+            Command::Worktrees { command } => {
+                worktrees(&client, command.unwrap_or(Worktrees::List), self.json).await
+            }
         }
+    }
+}
+
+async fn worktrees(client: &Client, command: Worktrees, as_json: bool) -> Result<(), Error> {
+    let answer = match &command {
+        Worktrees::List => client.get("/api/worktrees", &[]).await?,
+        Worktrees::Remove { id, force } => {
+            let path = format!("/api/worktrees/{}?force={force}", percent_encoded(id));
+            client.call(Method::DELETE, &path, None).await?
+        }
+        Worktrees::Prune => client.call(Method::POST, "/api/worktrees/prune", None).await?,
+    };
+    if as_json {
+        return Ok(output::json(&answer)?);
+    }
+    let items = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
+    match command {
+        Worktrees::List if items("items").is_empty() => Ok(output::line("no worktrees")?),
+        Worktrees::List => {
+            let now = clock::now();
+            let row = |w: &Value| {
+                let state = w["kept"].as_str().unwrap_or("its run goes on").to_owned();
+                vec![age(instant(&w["created_at"]), now), cell(&w["branch"]), cell(&w["path"]), state]
+            };
+            let rows: Vec<Vec<String>> = items("items").iter().map(row).collect();
+            Ok(output::table(&["AGE", "BRANCH", "PATH", "STATE"], &rows, output::width())?)
+        }
+        Worktrees::Remove { id, .. } => Ok(output::line(&format!("the worktree of {id} is removed"))?),
+        Worktrees::Prune => Ok(output::line(&format!("{} removed", items("removed").len()))?),
     }
 }
 
@@ -130,13 +204,19 @@ fn print(items: &[Value]) -> Result<(), Error> {
                 age(instant(&r["created_at"]), now),
                 cell(&r["source"]),
                 cell(&r["agent"]),
+                r["cost_usd"].as_f64().map_or_else(|| "-".to_owned(), |cost| format!("{cost:.2}")),
                 cell(&r["id"]),
-                r["error"].as_str().or(r["message"].as_str()).unwrap_or_default().to_owned(),
+                r["error"]
+                    .as_str()
+                    .or(r["waiting"]["text"].as_str())
+                    .or(r["message"].as_str())
+                    .unwrap_or_default()
+                    .to_owned(),
             ]
         })
         .collect();
     Ok(output::table(
-        &["STATE", "AGE", "SOURCE", "AGENT", "RUN", "MESSAGE OR ERROR"],
+        &["STATE", "AGE", "SOURCE", "AGENT", "USD", "RUN", "MESSAGE, ERROR OR WAIT"],
         &rows,
         output::width(),
     )?)

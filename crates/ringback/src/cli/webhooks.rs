@@ -164,7 +164,10 @@ async fn list(client: &Client, json: bool) -> Result<(), Error> {
         .iter()
         .map(|w| {
             let state = match (w["enabled"].as_bool(), w["disabled_reason"].as_str()) {
-                (Some(true), _) => "on".to_owned(),
+                (Some(true), _) => match w["paused_until"].as_str() {
+                    Some(until) => format!("paused until {until}"),
+                    None => "on".to_owned(),
+                },
                 (_, Some(why)) => format!("off: {why}"),
                 _ => "off".to_owned(),
             };
@@ -174,6 +177,7 @@ async fn list(client: &Client, json: bool) -> Result<(), Error> {
                 "delivered",
                 "failed",
                 "dead",
+                "dropped",
                 "last_status",
                 "latency_p50_ms",
                 "latency_p99_ms",
@@ -190,6 +194,7 @@ async fn list(client: &Client, json: bool) -> Result<(), Error> {
         "DELIVERED",
         "FAILED",
         "DEAD",
+        "DROPPED",
         "LAST",
         "P50 MS",
         "P99 MS",

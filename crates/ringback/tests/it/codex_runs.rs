@@ -206,6 +206,40 @@ async fn a_list_with_edit_lets_a_run_write_in_its_directory_and_nowhere_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_user_s_own_notify_program_is_for_their_own_sessions() {
+    let runs = ModelServer::start(Script::new([Turn::text("Done.")])).await;
+    let Some(world) = World::new("the_user_s_own_notify_program_is_for_their_own_sessions", &runs).await
+    else {
+        return;
+    };
+    let mark = world.home().path().join("notified");
+    let program = json!(["touch", mark]);
+    let config = world.home().read(".codex/config.toml").expect("it was written");
+    world.home().write(".codex/config.toml", format!("notify = {program}\n{config}"));
+
+    // Codex hands the event to the program as one more argument, which touch takes for another file.
+    let codex = world.agents.codex_path();
+    let key = [("SCRIPTED_KEY", "dummy")];
+    world.home().spawn_with(codex, &["exec", "--json", "hello"], &key).wait(DEADLINE).await.expect_success();
+    let give_up = tokio::time::Instant::now() + DEADLINE;
+    while !mark.exists() {
+        assert!(
+            tokio::time::Instant::now() < give_up,
+            "the program was not started for the user's own session"
+        );
+        tokio::task::yield_now().await;
+    }
+    std::fs::remove_file(&mark).expect("it is there");
+
+    let daemon = world.home().up(ringback()).await;
+    let id = world.inbound.start(json!({ "message": "look", "isolated": true })).await;
+    let run = ended(&daemon, &id).await;
+    assert_eq!(run["state"], "completed", "{run}");
+    daemon.terminate().await.expect_success();
+    assert!(!mark.exists(), "the program was started for a run");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_owes_a_report_is_asked_once_more_in_its_own_session() {
     let runs = ModelServer::start(Script::new([
         Turn::text("Done."),

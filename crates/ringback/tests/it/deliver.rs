@@ -274,6 +274,41 @@ async fn durability_memory_keeps_no_event_on_disk() {
     }
 }
 
+#[tokio::test]
+async fn what_a_full_queue_in_memory_has_no_room_for_is_dropped_counted_and_warned_about() {
+    let home = Home::new();
+    let receiver = Receiver::always(Answer::Hang).await;
+    home.write_config(
+        &json!({
+            "server": { "listen": "127.0.0.1:0" },
+            "delivery": { "durability": "memory" },
+            "webhooks": [{ "name": "slow", "url": receiver.url("/"), "timeout": "1h" }],
+        })
+        .to_string(),
+    );
+    let daemon = home.up(ringback()).await;
+    let session = Transcript::new(&home, "s-full");
+    session.prompt("go");
+    // One event makes sure that the session is known: what comes in the burst is told whole.
+    session.tool("t0", "Bash");
+    session.result("t0");
+    receiver.wait_for(2, DEADLINE).await;
+    session.burst(200);
+    let line = daemon.wait_for_line("the queue of their endpoint is full", DEADLINE).await;
+    assert!(line.text.contains("dropped="), "{}", line.text);
+    let give_up = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        let rows = daemon.api_get("/api/webhooks").await.json();
+        if rows["items"][0]["dropped"] == 402 - 256 {
+            assert_eq!(rows["items"][0]["pending"], 256);
+            break;
+        }
+        assert!(tokio::time::Instant::now() < give_up, "{rows}");
+        tokio::task::yield_now().await;
+    }
+    daemon.kill9().await;
+}
+
 /// The endpoint's only delivery, once it is no longer pending.
 pub(crate) async fn settled(daemon: &ringback_testkit::Daemon, endpoint: &str) -> serde_json::Value {
     let give_up = tokio::time::Instant::now() + DEADLINE;

@@ -204,7 +204,7 @@ async fn an_endpoint_s_credentials_and_secret_are_not_stored_not_logged_and_not_
     turn(&home, "s-hidden");
     let failed = wait_for(&daemon, "hidden", "failed", 1).await;
     let rows = daemon.api_get("/api/webhooks").await.json();
-    assert_eq!(rows["items"][0]["url"], "http://127.0.0.1/***");
+    assert_eq!(rows["items"][0]["url"], format!("http://{}/***", receiver.addr()));
     let mut shown = vec![rows.to_string(), failed[0].to_string()];
     for path in ["/api/config", "/metrics", "/api/stats"] {
         shown.push(daemon.api_get(path).await.message.text());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{DEADLINE, ringback};
 
-const SECRET: &str = "the-hook-listeners-own-secret";
+pub(crate) const SECRET: &str = "the-hook-listeners-own-secret";
 
 /// A home whose agent is a shell script, with a hook listener on a free port.
 pub(crate) struct Inbound {

@@ -10,16 +10,21 @@ mod crash;
 mod deliver;
 mod doctor;
 mod end_to_end;
+mod entries;
 mod events;
 #[cfg(target_os = "linux")]
 mod faults;
 mod formats;
 mod guard;
+mod hooks;
 mod hostile;
 mod inbound;
+mod limits;
 mod operator;
+mod promises;
 mod reload;
 mod transcript;
+mod worktree;
 
 use std::path::Path;
 use std::time::Duration;

@@ -310,3 +310,28 @@ async fn a_client_that_knows_the_passphrase_can_derive_the_token_from_what_the_a
     assert!(refused.stderr().contains("RINGBACK_API_PASSPHRASE is shorter than 12"), "{}", refused.stderr());
     assert!(refused.stderr().contains("mend: "), "{}", refused.stderr());
 }
+
+#[tokio::test]
+async fn a_paused_endpoint_is_shown_with_the_end_of_its_pause() {
+    let home = Home::new();
+    let receiver = Receiver::always(Answer::with_headers(429, &[("retry-after", "600")])).await;
+    let settings = json!({
+        "server": { "listen": "127.0.0.1:0" },
+        "webhooks": [{ "name": "limited", "url": receiver.url("/") }],
+    });
+    home.write_config(&settings.to_string());
+    let daemon = home.up(ringback()).await;
+    daemon.api_post("/api/webhooks/limited/test", &json!({})).await;
+    let give_up = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        let rows = daemon.api_get("/api/webhooks").await.json();
+        if rows["items"][0]["paused_until"].is_string() {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < give_up, "{rows}");
+        tokio::task::yield_now().await;
+    }
+    let listed = home.spawn(ringback(), &["webhooks"]).wait(DEADLINE).await.expect_success();
+    assert!(listed.stdout().contains("paused until 20"), "{}", listed.stdout());
+    daemon.terminate().await.expect_success();
+}

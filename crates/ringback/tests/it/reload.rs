@@ -1,6 +1,6 @@
 //! outbound.md, Config entry: the file is watched, and a change applies to what is on its way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -77,8 +77,8 @@ async fn an_entry_that_is_added_gets_what_happens_from_then_on_and_the_others_mi
     session.result("t1");
     session.end("done");
     let got = second.wait_for(2, DEADLINE).await;
-    let sequences: Vec<_> = got.iter().map(|r| r.json()["sequence"].clone()).collect();
-    assert_eq!(sequences, [2, 3]);
+    let sequences: BTreeSet<u64> = got.iter().map(sequence).collect();
+    assert_eq!(sequences, [2, 3].into());
     first.wait_for(3, DEADLINE).await;
     daemon.terminate().await.expect_success();
 }
@@ -204,6 +204,20 @@ async fn a_file_that_no_longer_parses_or_is_gone_keeps_the_last_good_configurati
     let rows = rows_when(&daemon, |rows| rows.len() == 2).await;
     assert_eq!(names(&rows), ["stays", "more"]);
     daemon.wait_for_line("webhook \"bad\" is skipped", DEADLINE).await;
+    daemon.terminate().await.expect_success();
+}
+
+#[tokio::test]
+async fn an_edit_of_a_section_that_is_read_at_the_start_is_named() {
+    let home = Home::new();
+    configure(&home, json!([]));
+    let daemon = home.up(ringback()).await;
+    let edited = json!({
+        "server": { "listen": "127.0.0.1:0" },
+        "delivery": { "network": "server" }, "runs": { "timeout": "5m" },
+    });
+    home.write_config(&edited.to_string());
+    daemon.wait_for_line("taken in at the next start: delivery, runs", DEADLINE).await;
     daemon.terminate().await.expect_success();
 }
 

@@ -81,3 +81,12 @@ fn a_message_is_one_delivery_and_each_of_its_states_another() {
         assert_eq!(call.delivery_id.as_deref(), Some(id));
     }
 }
+
+#[test]
+fn a_form_with_more_fields_than_anybody_sends_is_refused() {
+    let body = "a=1&".repeat(1001);
+    // Signed by Python; the same field a thousand times is one field.
+    let signature = "VhJLj1Z+QOhif+BMD62vyJm37fQ=";
+    assert!(check(Some(PUBLIC_URL), None, &body.as_bytes()[4..], signature).is_ok());
+    assert_eq!(check(Some(PUBLIC_URL), None, body.as_bytes(), signature), Err(Refused::NoMatch));
+}

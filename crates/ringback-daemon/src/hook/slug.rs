@@ -1,0 +1,135 @@
+//! `POST /hook/{slug}`: the order in which a call of a declared hook is asked.
+//!
+//! Authentication comes first, over the raw bytes where the sender signs them; then rates, then what the payload means,
+//! then idempotency. What the payload means is [`declared`]'s.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::request::Parts as Head;
+use axum::http::{Method, StatusCode};
+use ringback_model::inbound::bounds::Caller;
+use ringback_model::inbound::{self, IdempotencyKey, Refusal, SHOWN_CHARS};
+use ringback_webhook::senders::{self, Incoming, Verified};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::declared::{self, Auth, Filled, Hook, Sent, Unfit};
+use super::{Answered, Hooks, Refused, idempotency_key};
+use crate::clock;
+
+impl From<Unfit> for Refused {
+    fn from(unfit: Unfit) -> Self {
+        Refused { status: StatusCode::BAD_REQUEST, body: unfit.body(), retry_after: None }
+    }
+}
+
+impl Hooks {
+    /// A path below `/hook/` that is not `agent`.
+    pub(super) async fn declared(
+        &self,
+        peer: Option<IpAddr>,
+        head: &Head,
+        body: &mut Body,
+        is_bearer: bool,
+    ) -> Result<Answered, Refused> {
+        let path = head.uri.path();
+        let slug = path.strip_prefix("/hook/").unwrap_or_default();
+        let hook = self.0.declared.now().hooks.get(slug).cloned();
+        let Some(hook) = hook else {
+            return Err(match (is_bearer, slug.is_empty() || slug.contains('/')) {
+                (false, _) => self.unauthorized(peer),
+                (true, true) => Refusal::NotFound.into(),
+                (true, false) => not_found(slug),
+            });
+        };
+        if !is_bearer && (matches!(hook.auth, Auth::Shared) || head.method != Method::POST) {
+            return Err(self.unauthorized(peer));
+        }
+        if head.method != Method::POST {
+            return Err(Refusal::MethodNotAllowed.into());
+        }
+        let Auth::Sender { scheme, .. } = &hook.auth else {
+            self.wait_for_rate()?;
+            let bytes = self.body(&head.headers, body, hook.max_body).await?;
+            return self.call(&hook, head, bytes, senders::Call::default()).await;
+        };
+        let incoming = |body| Incoming {
+            headers: &head.headers,
+            body,
+            query: head.uri.query(),
+            public_url: hook.public_url.as_deref(),
+        };
+        let unbelieved = |why: senders::Refused| {
+            tracing::debug!(hook = hook.slug, %why, "a call of a hook is not believed");
+            self.unauthorized(peer)
+        };
+        // Nobody's body is read who shows no proof at all.
+        if let Err(why) = declared::verify(&hook, scheme, incoming(b""), clock::now())
+            && is_hopeless(&why)
+        {
+            return Err(unbelieved(why));
+        }
+        let bytes = self.body(&head.headers, body, hook.max_body).await?;
+        match declared::verify(&hook, scheme, incoming(&bytes), clock::now()).map_err(unbelieved)? {
+            Verified::Challenge(answer) => Ok(Answered::Challenge(answer)),
+            Verified::Call(call) => {
+                self.wait_for_rate()?;
+                self.call(&hook, head, bytes, call).await
+            }
+        }
+    }
+
+    /// A call whose sender is believed.
+    async fn call(
+        &self,
+        hook: &Arc<Hook>,
+        head: &Head,
+        bytes: Vec<u8>,
+        call: senders::Call,
+    ) -> Result<Answered, Refused> {
+        let key = match &call.delivery_id {
+            Some(id) => inbound::idempotency_key(id.as_bytes()),
+            None => idempotency_key(&head.headers)?,
+        };
+        let key = key.or_else(|| hook.dedupes_by_body.then(|| body_key(&bytes)).flatten());
+        let (filling, headers) = (Arc::clone(hook), head.headers.clone());
+        let (query, event) = (head.uri.query().map(str::to_owned), call.event.clone());
+        let fill = move || {
+            let sent =
+                Sent { headers: &headers, query: query.as_deref(), body: &bytes, event: event.as_deref() };
+            declared::fill(&filling, sent, &Uuid::new_v4().simple().to_string())
+        };
+        // A large payload takes a while, and others wait for this thread.
+        let filled = tokio::task::spawn_blocking(fill).await.map_err(|error| {
+            tracing::error!(%error, hook = hook.slug, "a payload could not be read");
+            Refused::other(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
+        })?;
+        let message = match filled? {
+            Filled::Ignored => return Ok(Answered::Ignored(call.accepted)),
+            Filled::Message(message) => message,
+        };
+        let request = self.0.runs.request_of_hook(&hook.slug, &hook.run, message);
+        let caller = Caller::Hook(hook.slug.clone());
+        let run = self.admit(&caller, self.0.runs.accept_request(request, head.uri.path(), key)).await?;
+        Ok(Answered::Accepted { run, answer: call.accepted })
+    }
+}
+
+/// Whether no body could mend it.
+fn is_hopeless(why: &senders::Refused) -> bool {
+    use senders::Refused as R;
+    matches!(why, R::NoSecret | R::NoPublicUrl | R::Missing(_) | R::Doubled(_) | R::Unreadable(_))
+}
+
+fn not_found(slug: &str) -> Refused {
+    let shown = ringback_model::escape::escaped_and_cut(slug, SHOWN_CHARS);
+    let body = serde_json::json!({ "error": format!("webhook not found: {shown}") }).to_string();
+    Refused { status: StatusCode::NOT_FOUND, body, retry_after: None }
+}
+
+fn body_key(bytes: &[u8]) -> Option<IdempotencyKey> {
+    let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    inbound::idempotency_key(hash.as_bytes())
+}

@@ -1,0 +1,92 @@
+//! `ringback hooks`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use ringback_daemon::hook;
+use serde_json::Value;
+
+use super::Context;
+use crate::exit_code::Error;
+use crate::output;
+
+/// List the declared hooks and the files that cannot be used; check a hook file
+///
+/// Examples: ringback hooks; ringback hooks check ~/.config/ringback/hooks/github-ci.md
+#[derive(clap::Args)]
+pub(crate) struct Hooks {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the hooks in force (the default)
+    List,
+    /// Say what is wrong with a hook file, without a daemon; exit code 1 when it cannot be used
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+impl Hooks {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Error> {
+        match self.command.unwrap_or(Command::List) {
+            Command::List => list(context, self.json).await,
+            Command::Check { file } => check(context, &file, self.json),
+        }
+    }
+}
+
+async fn list(context: &Context, json: bool) -> Result<(), Error> {
+    let answer = context.client()?.get("/api/hooks", &[]).await?;
+    if json {
+        return Ok(output::json(&answer)?);
+    }
+    let texts = |key: &str| -> Vec<String> {
+        let list = answer[key].as_array().into_iter().flatten();
+        list.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let hooks: Vec<&Value> = answer["items"].as_array().into_iter().flatten().collect();
+    if hooks.is_empty() {
+        output::line("no hook is declared; a markdown file in the hooks directory is one")?;
+    }
+    for hook in hooks {
+        let text = |key: &str| hook[key].as_str().unwrap_or_default();
+        let secret = if hook["has_secret"] == true { "" } else { "  NO SECRET: every call gets 401" };
+        output::line(&format!("/hook/{}  {}  {}{secret}", text("slug"), text("auth"), text("file")))?;
+    }
+    for problem in texts("problems").iter().chain(&texts("warnings")) {
+        output::line(problem)?;
+    }
+    Ok(())
+}
+
+fn check(context: &Context, file: &std::path::Path, json: bool) -> Result<(), Error> {
+    let checked = hook::check(file, &context.config()?, &context.env);
+    if json {
+        let shown = match &checked {
+            Ok(checked) => {
+                serde_json::json!({ "slug": checked.slug, "errors": [], "warnings": checked.warnings })
+            }
+            Err(errors) => serde_json::json!({ "slug": null, "errors": errors, "warnings": [] }),
+        };
+        output::json(&shown)?;
+    }
+    match checked {
+        Ok(checked) if !json => {
+            output::line(&format!("POST /hook/{}", checked.slug))?;
+            checked.warnings.iter().try_for_each(|warning| Ok(output::line(&format!("warning: {warning}"))?))
+        }
+        Ok(_) => Ok(()),
+        Err(errors) => {
+            let what = format!("{} is not a usable hook: {}", file.display(), errors.join("; "));
+            Err(Error::failed(what).mend("edit the file"))
+        }
+    }
+}
