@@ -8,6 +8,7 @@ mod isolation;
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Measures ringback.
@@ -35,6 +36,8 @@ enum Row {
 
 fn main() -> anyhow::Result<()> {
     let Args { binary, row } = Args::parse();
+    // It is started in other directories than this one.
+    let binary = binary.canonicalize().with_context(|| format!("cannot find {}", binary.display()))?;
     match row {
         Row::Isolation { rounds, events } => isolation::run(&binary, rounds, events),
     }

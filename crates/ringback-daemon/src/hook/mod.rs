@@ -25,7 +25,7 @@ use ringback_webhook::senders::Answer;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use connections::Peer;
 pub use declared::{Checked, check};
@@ -190,7 +190,7 @@ impl Hooks {
             return Err(Refusal::MethodNotAllowed.into());
         }
         self.wait_for_rate()?;
-        let bytes = self.body(&head.headers, body, self.0.max_body).await?;
+        let (bytes, _room) = self.body(&head.headers, body, self.0.max_body).await?;
         let call = inbound::parse_call(&bytes, &self.0.runs.known())?;
         let key = idempotency_key(&head.headers)?;
         let caller = Caller::Source(call.source.clone());
@@ -236,7 +236,13 @@ impl Hooks {
         }
     }
 
-    async fn body(&self, headers: &HeaderMap, body: &mut Body, limit: usize) -> Result<Vec<u8>, Refused> {
+    /// The body, and the room that it takes until it is done with.
+    async fn body(
+        &self,
+        headers: &HeaderMap,
+        body: &mut Body,
+        limit: usize,
+    ) -> Result<(Vec<u8>, OwnedSemaphorePermit), Refused> {
         let is_plain = headers
             .get_all(header::CONTENT_ENCODING)
             .iter()
@@ -253,7 +259,8 @@ impl Hooks {
             return Err(Refusal::PayloadTooLarge.into());
         }
         let reserved = u32::try_from(announced.unwrap_or(limit)).unwrap_or(u32::MAX);
-        let _room = self.0.bodies.try_acquire_many(reserved).map_err(|_| Refused {
+        let bodies = Arc::clone(&self.0.bodies);
+        let room = bodies.try_acquire_many_owned(reserved).map_err(|_| Refused {
             retry_after: Some(1),
             ..Refused::other(StatusCode::SERVICE_UNAVAILABLE, "too many bodies in flight")
         })?;
@@ -271,9 +278,9 @@ impl Hooks {
             }
             Ok(bytes)
         };
-        tokio::time::timeout(BODY_TIME, reading)
-            .await
-            .unwrap_or_else(|_| Err(Refused::other(StatusCode::REQUEST_TIMEOUT, "the body took too long")))
+        let late = |_| Err(Refused::other(StatusCode::REQUEST_TIMEOUT, "the body took too long"));
+        let bytes = tokio::time::timeout(BODY_TIME, reading).await.unwrap_or_else(late)?;
+        Ok((bytes, room))
     }
 }
 

@@ -52,7 +52,7 @@ impl Hooks {
         }
         let Auth::Sender { scheme, .. } = &hook.auth else {
             self.wait_for_rate()?;
-            let bytes = self.body(&head.headers, body, hook.max_body).await?;
+            let (bytes, _room) = self.body(&head.headers, body, hook.max_body).await?;
             return self.call(&hook, head, bytes, senders::Call::default()).await;
         };
         let incoming = |body| Incoming {
@@ -71,7 +71,7 @@ impl Hooks {
         {
             return Err(unbelieved(why));
         }
-        let bytes = self.body(&head.headers, body, hook.max_body).await?;
+        let (bytes, _room) = self.body(&head.headers, body, hook.max_body).await?;
         match declared::verify(&hook, scheme, incoming(&bytes), clock::now()).map_err(unbelieved)? {
             Verified::Challenge(answer) => Ok(Answered::Challenge(answer)),
             Verified::Call(call) => {

@@ -115,6 +115,7 @@ fn shortened(value: &Value, chars: usize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     const FENCE: &str = "0123456789abcdef";
@@ -211,5 +212,18 @@ mod tests {
             data.len()
         );
         assert_eq!(read["note"], "short");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_caller_sends_the_lines_are_the_owners(zeta in any::<String>(), note in "[\\s#<>\\-{}\"\u{202e}a-c]{0,60}") {
+            let plain = message_of(json!({"zeta": "a", "status": "success", "count": 1, "note": "b"}));
+            let text = message_of(json!({"zeta": zeta, "status": "success", "count": 1, "note": note}));
+            prop_assert_eq!(text.lines().count(), plain.lines().count());
+            let (data, task) = parts(&text);
+            prop_assert_eq!(task, parts(&plain).1);
+            let read: Value = serde_json::from_str(&data).unwrap();
+            prop_assert!(read["zeta"] == zeta.as_str() && read["note"] == note.as_str());
+        }
     }
 }
