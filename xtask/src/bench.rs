@@ -41,13 +41,15 @@ pub(crate) fn accuracy() -> Result<()> {
 }
 
 /// Builds the program and the measurement for release, and runs it.
-pub(crate) fn isolation(rounds: u32, events: u32) -> Result<()> {
+pub(crate) fn isolation(rounds: u32, deliveries: u32) -> Result<()> {
     run(&mut cargo(&["build", "--release", "--locked", "-p", "ringback", "-p", "ringback-bench"]))?;
     let built = target_dir().join("release");
     let binary = built.join("ringback");
-    let (rounds, events) = (rounds.to_string(), events.to_string());
-    let mut bench =
-        command(built.join("ringback-bench"), &["isolation", "--rounds", &rounds, "--events", &events]);
+    let (rounds, deliveries) = (rounds.to_string(), deliveries.to_string());
+    let mut bench = command(
+        built.join("ringback-bench"),
+        &["isolation", "--rounds", &rounds, "--deliveries", &deliveries],
+    );
     run(bench.arg("--binary").arg(binary))
 }
 

@@ -66,9 +66,9 @@ enum Bench {
         /// How often the load with dead endpoints and the one without take turns
         #[arg(long, default_value_t = 5)]
         rounds: u32,
-        /// Events of one round
+        /// Deliveries to healthy endpoints that one round measures
         #[arg(long, default_value_t = 3000)]
-        events: u32,
+        deliveries: u32,
     },
 }
 
@@ -76,7 +76,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().verb {
         Verb::Test { only } => test::run(&only),
         Verb::Bench { what: Bench::Accuracy } => bench::accuracy(),
-        Verb::Bench { what: Bench::Isolation { rounds, events } } => bench::isolation(rounds, events),
+        Verb::Bench { what: Bench::Isolation { rounds, deliveries } } => bench::isolation(rounds, deliveries),
         Verb::Fuzz { seconds } => fuzz::run(std::time::Duration::from_secs(seconds)),
         Verb::Crash { rounds } => crash::run(rounds),
         Verb::Contract => contract::run(),

@@ -28,9 +28,9 @@ enum Row {
         /// How often the two loads take turns
         #[arg(long)]
         rounds: usize,
-        /// Events of one round
+        /// Deliveries to healthy endpoints that one round measures
         #[arg(long)]
-        events: usize,
+        deliveries: usize,
     },
 }
 
@@ -39,6 +39,6 @@ fn main() -> anyhow::Result<()> {
     // It is started in other directories than this one.
     let binary = binary.canonicalize().with_context(|| format!("cannot find {}", binary.display()))?;
     match row {
-        Row::Isolation { rounds, events } => isolation::run(&binary, rounds, events),
+        Row::Isolation { rounds, deliveries } => isolation::run(&binary, rounds, deliveries),
     }
 }

@@ -492,8 +492,8 @@ async fn serve_api(listener: TcpListener, app: http::App, mut stop: watch::Recei
 /// configuration.
 fn hook_files(config: &Config, env: &Env, runs: &Runs) -> Option<declared::Follower> {
     let directory = declared::directory(env)?;
-    let files =
-        declared::Follower::new(directory, config.inbound.allow_unsigned, env.clone(), config.runs.clone());
+    let env = config.with_dotenv(env);
+    let files = declared::Follower::new(directory, config.inbound.allow_unsigned, env, config.runs.clone());
     runs.withhold(&files.declared().now().variables);
     Some(files)
 }

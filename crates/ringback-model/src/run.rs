@@ -170,7 +170,7 @@ pub struct Run {
     /// US dollars; `None` while unknown.
     pub cost_usd: Option<f64>,
     /// US dollars that it takes from the day's money: what it has reserved while it works, then what it counts for
-    /// (see [`money::charge`](crate::money::charge)); `None` before it started.
+    /// (see [`crate::money::charge`]); `None` before it started.
     #[serde(default)]
     pub charged_usd: Option<f64>,
     /// Tokens; `None` while unknown.

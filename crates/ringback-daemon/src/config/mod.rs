@@ -441,6 +441,18 @@ fn readable_by_others(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| m.mode() & 0o077 != 0)
 }
 
+impl Config {
+    /// `env` with the variables of the `.env` file beside the configuration that it lacks: where secrets are read from.
+    pub fn with_dotenv(&self, env: &Env) -> Env {
+        let mut env = env.clone();
+        if let Some(directory) = self.path.as_deref().and_then(Path::parent) {
+            // What is odd about the file was said when the configuration was read.
+            dotenv(&directory.join(".env"), &mut env, &mut Vec::new());
+        }
+        env
+    }
+}
+
 /// `NAME=VALUE` lines; `#` starts a comment line, quotes around a value are taken off.
 fn dotenv(path: &Path, env: &mut Env, warnings: &mut Vec<String>) {
     let Ok(text) = std::fs::read_to_string(path) else { return };

@@ -364,4 +364,10 @@ async fn an_unset_secret_is_told_by_doctor_and_hooks_list_and_a_file_is_checked_
     let listed = run(&["hooks"]).await;
     assert!(listed.stdout().contains("/hook/unset  github  unset.md  NO SECRET: every call gets 401"));
     drop(daemon);
+
+    let dotenv = inbound.home.write(".config/ringback/.env", "NOBODY_SET_THIS=it stands beside the file\n");
+    std::fs::set_permissions(&dotenv, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("it is ours");
+    let set = run(&["hooks", "check", &file]).await;
+    assert!(set.code == Some(0) && !set.stdout().contains(told), "{}", set.stdout());
 }

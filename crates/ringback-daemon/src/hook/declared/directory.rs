@@ -120,7 +120,7 @@ pub(crate) fn directory(env: &Env) -> Option<PathBuf> {
 /// One look without a daemon.
 pub(crate) fn look_once(config: &config::Config, env: &Env) -> Loaded {
     let Some(directory) = directory(env) else { return Loaded::default() };
-    let allow_unsigned = config.inbound.allow_unsigned;
+    let (env, allow_unsigned) = (&config.with_dotenv(env), config.inbound.allow_unsigned);
     load(&Surroundings { env, directory: &directory, allow_unsigned, runs: &config.runs }, &Loaded::default())
 }
 
@@ -132,7 +132,7 @@ pub fn check(path: &Path, config: &config::Config, env: &Env) -> Result<Checked,
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let text = read(path).map_err(|error| vec![error])?;
     let directory = path.parent().unwrap_or(Path::new("."));
-    let allow_unsigned = config.inbound.allow_unsigned;
+    let (env, allow_unsigned) = (&config.with_dotenv(env), config.inbound.allow_unsigned);
     let around = Surroundings { env, directory, allow_unsigned, runs: &config.runs };
     let hook = parse(name, &text, &around).map_err(|broken| broken.errors)?;
     let warnings = hook.warnings.iter().chain(&hook.unset).cloned().collect();
