@@ -144,6 +144,7 @@ impl Case {
                     events * measured.len()
                 );
             }
+            // Looked at now and then, so that the looking takes no time from what is measured.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         daemon.terminate().await;
@@ -223,12 +224,14 @@ impl Transcript {
         file.write_all(
             self.line(json!({ "type": "user", "promptSource": "typed", "message": text })).as_bytes(),
         )?;
-        // The first record makes the session known; it is no event.
+        // The first record makes the session known; it is no event. A daemon that needs longer for it misses an event,
+        // and the round fails.
         std::thread::sleep(Duration::from_millis(500));
         let began = Instant::now();
         let mut written = Vec::with_capacity(events);
         for n in 0..events {
             let due = began + pause * u32::try_from(n).unwrap_or(u32::MAX);
+            // The load's pace: records come when they are due, however long the ones before took.
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let line = self.line(record(n));
             written.push(Instant::now());
