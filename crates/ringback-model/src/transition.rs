@@ -8,6 +8,9 @@ use crate::activity::{Activity, Reason};
 use crate::ids::{Agent, SessionId};
 use crate::time::Timestamp;
 
+/// How long deduplication remembers an event, however long the window. It remembers one for each session.
+pub const DEDUP_MEMORY: Duration = Duration::from_secs(300);
+
 /// What the store keeps of a session between sightings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState {
@@ -72,7 +75,7 @@ pub struct Change {
 ///
 /// A session that the store does not know yet has no change to tell: see [`first`]. A change equal to the last
 /// event and within `dedup_window` of it was seen by two observers; it moves the state, takes no sequence number
-/// and is not told.
+/// and is not told. After [`DEDUP_MEMORY`] nothing is a repetition.
 pub fn step(
     state: &SessionState,
     seen: Sighting,
@@ -92,8 +95,9 @@ pub fn step(
     next.activity = seen.activity;
     next.reason = seen.reason;
     next.since = at;
+    let window = dedup_window.min(DEDUP_MEMORY);
     let repeated = state.last_event.is_some_and(|last| {
-        last.from == state.activity && last.to == seen.activity && at.since(last.at) < dedup_window
+        last.from == state.activity && last.to == seen.activity && at.since(last.at) < window
     });
     if !seen.announce || repeated {
         return (next, None);
@@ -175,6 +179,21 @@ mod tests {
             step(&state, Sighting { announce: false, ..seen(Activity::Idle, 2_099) }, t(2_099), WINDOW);
         let (_, later) = step(&state, seen(Activity::Waiting, 2_100), t(2_100), WINDOW);
         assert_eq!(later.map(|c| c.sequence), Some(2));
+    }
+
+    #[test]
+    fn what_is_remembered_of_an_event_goes_after_five_minutes_however_long_the_window() {
+        let hour = Duration::from_secs(3600);
+        let again_after = |ms: i64| {
+            let (state, _) = step(&idle(), seen(Activity::Waiting, 0), t(1), hour);
+            let back = Sighting { announce: false, ..seen(Activity::Idle, 1) };
+            let (state, _) = step(&state, back, t(1), hour);
+            let told_at = state.last_event.unwrap().at.as_millis();
+            let (_, change) = step(&state, seen(Activity::Waiting, told_at + ms), t(told_at + ms), hour);
+            change.is_some()
+        };
+        assert!(!again_after(299_999), "still remembered");
+        assert!(again_after(300_000), "remembered for longer than five minutes");
     }
 
     #[test]
