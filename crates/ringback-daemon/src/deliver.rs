@@ -108,6 +108,8 @@ struct Work {
     began: Instant,
     vigil: Option<Vigil>,
     paused_until: Option<Timestamp>,
+    /// Nothing is due before, unless something is queued; `None` = the store has to be asked.
+    quiet_until: Option<Timestamp>,
 }
 
 /// What a flight leaves behind for its loop.
@@ -117,6 +119,8 @@ struct Landed {
     outcome: Option<Outcome>,
     /// The delivery's turn is over.
     is_finished: bool,
+    /// When it is due again.
+    due_at: Option<Timestamp>,
     /// The receiver asked for quiet until then.
     pause_until: Option<Timestamp>,
     /// The receiver wants nothing more: why.
@@ -140,6 +144,7 @@ impl<W: Wire> Deliverer<W> {
                 None => None,
             },
             paused_until: None,
+            quiet_until: None,
         };
         let mut stops = this.lane.stops();
 
@@ -151,12 +156,12 @@ impl<W: Wire> Deliverer<W> {
             this.lane.set_paused(work.paused_until);
             if stops != this.lane.stops() {
                 stops = this.lane.stops();
-                this.give_back(&mut work.hand).await;
+                this.give_back(&mut work).await;
             }
             let again_at = if this.lane.is_disabled() {
                 this.empty_the_queue().await.err().map(|_| now.plus(STORE_PAUSE))
             } else if work.paused_until.is_some() {
-                this.give_back(&mut work.hand).await;
+                this.give_back(&mut work).await;
                 work.paused_until
             } else {
                 this.launch(&mut work, stops, now).await
@@ -172,12 +177,12 @@ impl<W: Wire> Deliverer<W> {
                     }
                 }
                 () = this.lane.retirement() => {}
-                () = this.lane.wake.notified() => {}
-                () = this.sleep_until(again_at), if again_at.is_some() => {}
+                () = this.lane.wake.notified() => work.quiet_until = None,
+                () = this.sleep_until(again_at), if again_at.is_some() => work.quiet_until = None,
             }
         }
 
-        this.give_back(&mut work.hand).await;
+        this.give_back(&mut work).await;
         let ended = async {
             while let Some(landed) = work.flights.join_next_with_id().await {
                 this.land(landed, &mut work).await;
@@ -203,9 +208,10 @@ impl<W: Wire> Deliverer<W> {
     }
 
     /// Lets go of what was claimed and not begun: a delivery that has to wait is kept by the store alone.
-    async fn give_back(&self, hand: &mut Hand) {
-        if self.release(hand.waiting()).await {
-            hand.clear();
+    async fn give_back(&self, work: &mut Work) {
+        work.quiet_until = None;
+        if self.release(work.hand.waiting()).await {
+            work.hand.clear();
         }
     }
 
@@ -242,16 +248,26 @@ impl<W: Wire> Deliverer<W> {
             let running = work.began.elapsed();
             let room = work.pace.as_mut().map_or(usize::MAX, |pace| pace.room(running));
             if room == 0 {
-                self.give_back(&mut work.hand).await;
+                self.give_back(work).await;
                 let wait = work.pace.as_mut().map_or(Duration::ZERO, |pace| pace.wait(running));
                 return Some(now.plus(wait));
             }
             let Some(claim) = work.hand.next() else {
+                // What the store said last holds until something is queued or lands: asking again is most of what a
+                // delivery costs.
+                if let Some(until) = work.quiet_until.filter(|until| now < *until) {
+                    return Some(until).filter(|until| *until < FOR_GOOD);
+                }
                 match self.claim(now, room).await {
-                    Ok(Turn { claims, next_due }) if claims.is_empty() => {
-                        return next_due.map(|due| due.max(now));
+                    Ok(turn) if turn.claims.is_empty() => {
+                        let due = turn.next_due.map(|due| due.max(now));
+                        work.quiet_until = due.or(Some(FOR_GOOD));
+                        return due.filter(|due| *due < FOR_GOOD);
                     }
-                    Ok(turn) => work.hand.add(turn.claims),
+                    Ok(turn) => {
+                        work.quiet_until = turn.next_due;
+                        work.hand.add(turn.claims);
+                    }
                     Err(error) => {
                         tracing::debug!(endpoint = %self.lane.endpoint.name, %error, "cannot claim deliveries");
                         return Some(now.plus(STORE_PAUSE));
@@ -279,9 +295,7 @@ impl<W: Wire> Deliverer<W> {
             let limit = round.max(ORDERED_CLAIMS).min(room);
             return self.store.claim_in_order(name, now, limit, FOR_GOOD).await;
         }
-        let claims = self.store.claim(name, now, round.min(room), FOR_GOOD).await?;
-        let next_due = if claims.is_empty() { self.store.next_due(name, now).await? } else { None };
-        Ok(Turn { claims, next_due })
+        self.store.claim(name, now, round.min(room), FOR_GOOD).await
     }
 
     /// One attempt, from the wire to the committed outcome.
@@ -322,7 +336,8 @@ impl<W: Wire> Deliverer<W> {
         }
         self.settle(Settled { id: claim.delivery.id, attempt: Some(attempt), next }).await;
         let is_finished = next.state != DeliveryState::Pending;
-        Landed { outcome: Some(outcome), is_finished, pause_until, disable }
+        let due_at = (!is_finished).then_some(next.due_at);
+        Landed { outcome: Some(outcome), is_finished, due_at, pause_until, disable }
     }
 
     async fn carry(&self, claim: &Claim, dress: &Dress, number: u32, at: Timestamp) -> Reply {
@@ -378,6 +393,7 @@ impl<W: Wire> Deliverer<W> {
                 tracing::error!(endpoint = %self.lane.endpoint.name, %error, "an attempt failed inside ringback");
                 let (delivery, late) = work.hand.lands(error.id(), false);
                 self.release(late).await;
+                work.quiet_until = None;
                 if let Some(delivery) = delivery {
                     let due_at = (self.now)().plus(BUG_PAUSE);
                     let next = Next { state: DeliveryState::Pending, attempts: delivery.attempts, due_at };
@@ -388,6 +404,17 @@ impl<W: Wire> Deliverer<W> {
         };
         let (_, late) = work.hand.lands(task, landed.is_finished);
         self.release(late).await;
+        work.quiet_until = match landed.due_at {
+            // Its session's turn is another one now.
+            _ if self.lane.endpoint.ordered => None,
+            // It was given back.
+            _ if landed.outcome.is_none() => None,
+            Some(due) => work.quiet_until.map(|until| until.min(due)),
+            None => work.quiet_until,
+        };
+        if let Some(outcome) = &landed.outcome {
+            self.lane.set_failing(!matches!(outcome, Outcome::Delivered));
+        }
         work.paused_until = work.paused_until.max(landed.pause_until);
         let mut disable = landed.disable;
         if let (Some(vigil), Some(outcome)) = (&mut work.vigil, &landed.outcome) {

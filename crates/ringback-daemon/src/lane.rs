@@ -29,6 +29,8 @@ pub struct Lane {
     disabled: AtomicBool,
     /// Held while the queue is stopped, emptied or reopened: one of these at a time, and whole.
     pub switching: Mutex<()>,
+    /// Its last attempt had no success: others are served first.
+    failing: AtomicBool,
     /// How often the queue was stopped: what was claimed before the last time may be dead.
     stops: AtomicU64,
     /// Until when its receiver asked for quiet, for the interfaces. Held for a read or a write of it.
@@ -79,6 +81,14 @@ pub struct Held<'a> {
 pub struct Switching<'a> {
     lanes: &'a Lanes,
     _alone: RwLockWriteGuard<'a, ()>,
+}
+
+/// Lanes in the order in which they are woken: those first that are likely to deliver, because the others must not
+/// cost them time.
+pub(crate) fn in_turn<'a>(lanes: impl Iterator<Item = &'a Arc<Lane>>) -> Vec<&'a Arc<Lane>> {
+    let mut lanes: Vec<_> = lanes.collect();
+    lanes.sort_by_key(|lane| lane.is_failing());
+    lanes
 }
 
 impl Table {
@@ -179,6 +189,7 @@ impl Lane {
             fingerprint,
             wake: Arc::default(),
             disabled: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             switching: Mutex::new(()),
             stops: AtomicU64::new(0),
             paused_until: std::sync::Mutex::new(None),
@@ -210,6 +221,16 @@ impl Lane {
     /// Notes that its receiver asked for quiet, or that this is over.
     pub fn set_paused(&self, until: Option<Timestamp>) {
         *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    /// Whether its last attempt had no success.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Notes what became of an attempt.
+    pub fn set_failing(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Relaxed);
     }
 
     /// Takes the lane out of use, for good.

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::feed::Feed;
-use crate::lane::Lanes;
+use crate::lane::{Lanes, in_turn};
 use crate::run::RunSessions;
 use crate::storage::{self, Health};
 use crate::view::{Shown, View};
@@ -235,12 +235,10 @@ impl Recorder {
             }
             let result = store.record(entries.iter().map(|w| w.entry.clone()).collect()).await;
             if result.is_ok() {
+                let told = entries.iter().filter_map(|written| written.entry.told.as_ref());
+                let fed = told.flat_map(|told| &told.endpoints).filter_map(|name| lanes.get(name));
+                in_turn(fed).iter().for_each(|lane| lane.wake.notify_one());
                 for written in &entries {
-                    for name in written.entry.told.iter().flat_map(|told| &told.endpoints) {
-                        if let Some(lane) = lanes.get(name) {
-                            lane.wake.notify_one();
-                        }
-                    }
                     if let Some(transition) = &written.transition {
                         feed.push("transition", String::from_utf8_lossy(transition).into_owned());
                     }

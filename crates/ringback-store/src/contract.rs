@@ -42,7 +42,7 @@ pub async fn run_all<F: Future<Output = Arc<dyn Store>>>(make: impl Fn() -> F) {
     a_retry_is_claimable_when_it_is_due_and_counts_its_tries(&*make().await).await;
     settling_after_a_cancel_keeps_the_state_and_the_attempt(&*make().await).await;
     settling_twice_counts_one_attempt(&*make().await).await;
-    next_due_is_when_a_claim_finds_something(&*make().await).await;
+    a_claim_says_when_the_next_one_finds_something(&*make().await).await;
     in_order_a_session_waits_for_its_earliest_delivery_and_others_go_on(&*make().await).await;
     closing_ends_what_is_pending_at_one_endpoint(&*make().await).await;
     a_replayed_delivery_is_due_at_once_and_keeps_its_event_and_its_attempts(&*make().await).await;
@@ -131,7 +131,7 @@ async fn record(store: &dyn Store, entries: Vec<Entry>) {
 }
 
 async fn claim(store: &dyn Store, name: &str, now: i64, limit: usize) -> Vec<Claim> {
-    store.claim(&endpoint(name), t(now), limit, t(now + 1000)).await.unwrap()
+    store.claim(&endpoint(name), t(now), limit, t(now + 1000)).await.unwrap().claims
 }
 
 /// Claims everything at an endpoint and returns the sequence numbers of the events.
@@ -222,7 +222,7 @@ async fn only_due_deliveries_of_that_endpoint_are_claimed_up_to_the_limit(store:
 
 async fn a_leased_delivery_is_not_claimed_until_the_lease_ends_or_is_dropped(store: &dyn Store) {
     record(store, vec![told(1, 10, &["e"]), told(2, 20, &["e"])]).await;
-    let first = store.claim(&endpoint("e"), t(10), 5, t(100)).await.unwrap();
+    let first = store.claim(&endpoint("e"), t(10), 5, t(100)).await.unwrap().claims;
     assert_eq!(first.len(), 1);
     assert_eq!(claimed_events(store, "e", 99).await, [2]);
     assert_eq!(claimed_events(store, "e", 100).await, [1]);
@@ -306,21 +306,26 @@ async fn settling_twice_counts_one_attempt(store: &dyn Store) {
     assert_eq!(counts(store, "e").await.delivered, 1);
 }
 
-async fn next_due_is_when_a_claim_finds_something(store: &dyn Store) {
-    let next = async |now| store.next_due(&endpoint("e"), t(now)).await.unwrap();
-    assert_eq!(next(0).await, None);
-    record(store, vec![told(1, 10, &["e"]), told(2, 70, &["e"]), told(3, 5, &["f"])]).await;
-    assert_eq!(next(0).await, Some(t(10)));
-    assert_eq!(next(50).await, Some(t(10)));
-    let id = store.claim(&endpoint("e"), t(20), 1, t(40)).await.unwrap()[0].delivery.id;
-    assert_eq!(next(39).await, Some(t(40)), "the end of the lease");
-    assert_eq!(next(40).await, Some(t(10)), "the lease ran out");
-    store.claim(&endpoint("e"), t(40), 1, t(900)).await.unwrap();
-    assert_eq!(next(50).await, Some(t(70)));
+async fn a_claim_says_when_the_next_one_finds_something(store: &dyn Store) {
+    let turn = async |now, limit, until| {
+        let turn = store.claim(&endpoint("e"), t(now), limit, t(until)).await.unwrap();
+        let events: Vec<u128> = turn.claims.iter().map(|c| c.delivery.event_id.0.as_u128()).collect();
+        (events, turn.next_due)
+    };
+    assert_eq!(turn(0, 9, 40).await, (vec![], None));
+    record(store, vec![told(1, 10, &["e"]), told(2, 70, &["e"]), told(3, 5, &["f"]), told(4, 10, &["e"])])
+        .await;
+    assert_eq!(turn(9, 9, 40).await, (vec![], Some(t(10))));
+    assert_eq!(turn(20, 1, 40).await, (vec![1], None), "there may be more");
+    assert_eq!(turn(20, 1, 40).await, (vec![4], Some(t(40))), "nothing more until the leases end");
+    assert_eq!(turn(39, 9, 900).await, (vec![], Some(t(40))));
+    assert_eq!(turn(40, 9, 900).await, (vec![1, 4], Some(t(70))));
+    let id = store.deliveries(DeliveryQuery::default()).await.unwrap().items.last().unwrap().delivery.id;
     store.settle(vec![retried(id, 1, 40, 60)]).await.unwrap();
-    assert_eq!(next(50).await, Some(t(60)));
-    store.close_pending(&endpoint("e"), Ending::Dead, t(50)).await.unwrap();
-    assert_eq!(next(50).await, None);
+    assert_eq!(turn(50, 9, 900).await, (vec![], Some(t(60))));
+    assert_eq!(turn(80, 9, 900).await, (vec![1, 2], Some(t(900))));
+    store.close_pending(&endpoint("e"), Ending::Dead, t(90)).await.unwrap();
+    assert_eq!(turn(950, 9, 990).await, (vec![], None));
 }
 
 async fn in_order_a_session_waits_for_its_earliest_delivery_and_others_go_on(store: &dyn Store) {
@@ -390,7 +395,6 @@ async fn a_replayed_delivery_is_due_at_once_and_keeps_its_event_and_its_attempts
     let everything = Prune { now: t(9000), keep_for: Duration::ZERO, max_bytes: 0 };
     assert_eq!(store.prune(everything).await, Ok(Pruned::default()));
 
-    assert_eq!(store.next_due(&endpoint("e"), t(5000)).await, Ok(Some(t(5000))));
     let again = claim(store, "e", 5000, 10).await;
     assert_eq!(again.len(), 1);
     assert_eq!((again[0].delivery.id, again[0].delivery.event_id), (id, event(1, "s").id));

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 
 use ringback_model::{DeliveryId, EndpointName, Timestamp};
 
+use crate::order::Chosen;
+
 /// The leases of all endpoints.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
@@ -61,32 +63,39 @@ impl Leases {
 pub(crate) struct Held<'a>(Option<&'a HashMap<DeliveryId, Timestamp>>);
 
 impl Held<'_> {
-    /// Whether somebody is working on this delivery.
-    pub(crate) fn contains(&self, id: DeliveryId) -> bool {
-        self.until(id).is_some()
-    }
-
     /// Until when somebody works on this delivery; `None` = nobody does.
     pub(crate) fn until(&self, id: DeliveryId) -> Option<Timestamp> {
         self.0.and_then(|ends| ends.get(&id)).copied()
     }
 
-    /// The earliest instant from which a claim finds something, given the endpoint's pending deliveries in the
-    /// order in which they are due.
-    pub(crate) fn next_due<E>(
+    /// Chooses what a claim takes until `lease_until`, given the endpoint's pending deliveries in the order in which
+    /// they are due.
+    pub(crate) fn choose<E>(
         &self,
         pending: impl Iterator<Item = Result<(Timestamp, DeliveryId), E>>,
-    ) -> Result<Option<Timestamp>, E> {
+        now: Timestamp,
+        limit: usize,
+        lease_until: Timestamp,
+    ) -> Result<Chosen, E> {
+        let mut ids = Vec::new();
         let mut next: Option<Timestamp> = None;
         for row in pending {
             let (due_at, id) = row?;
             // Whatever follows is due no earlier.
-            if next.is_some_and(|n| n <= due_at) {
+            if due_at > now && next.is_some_and(|n| n <= due_at) {
                 break;
             }
-            let from = self.until(id).map_or(due_at, |end| due_at.max(end));
+            let from = match self.until(id) {
+                Some(end) => due_at.max(end),
+                None if due_at > now => due_at,
+                None if ids.len() == limit => return Ok(Chosen { ids, next_due: None }),
+                None => {
+                    ids.push(id);
+                    lease_until
+                }
+            };
             next = Some(next.map_or(from, |n| n.min(from)));
         }
-        Ok(next)
+        Ok(Chosen { ids, next_due: next })
     }
 }

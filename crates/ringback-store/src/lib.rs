@@ -70,7 +70,7 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
         limit: usize,
         lease_until: Timestamp,
-    ) -> Result<Vec<Claim>, Error>;
+    ) -> Result<Turn, Error>;
 
     /// As [`claim`](Store::claim), in the order of events within each session: a delivery is taken only if this call
     /// also takes every earlier one of its session that is pending at this endpoint. A session of which somebody
@@ -94,11 +94,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// Drops leases: the deliveries are claimable at once.
     async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), Error>;
-
-    /// Returns the earliest instant, past or future, from which [`claim`](Store::claim) finds something at this
-    /// endpoint if nothing else happens: the due time of a pending delivery, or the end of its lease at `now` if
-    /// that is later. `None` = nothing is pending.
-    async fn next_due(&self, endpoint: &EndpointName, now: Timestamp) -> Result<Option<Timestamp>, Error>;
 
     /// Ends all deliveries of an endpoint that are pending now, leased or not, and returns how many there were.
     ///
@@ -215,13 +210,14 @@ pub struct Claim {
     pub body: Bytes,
 }
 
-/// What [`Store::claim_in_order`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a claim found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// The deliveries, those of one session in the order of its events.
+    /// The deliveries. From [`Store::claim_in_order`] those of one session in the order of its events.
     pub claims: Vec<Claim>,
-    /// When nothing was taken: the earliest instant from which the same call takes something if nothing else
-    /// happens. `None` = nothing is pending, or something was taken.
+    /// The earliest instant, past or future, from which the same call takes something if nothing else happens: the
+    /// due time of a pending delivery, or the end of its lease if that is later. `None` = nothing is pending, or only
+    /// another call can tell: [`Store::claim`] reached its limit, [`Store::claim_in_order`] took something.
     pub next_due: Option<Timestamp>,
 }
 

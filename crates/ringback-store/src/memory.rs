@@ -140,18 +140,11 @@ impl Tables {
         dropped
     }
 
-    fn claim(&mut self, name: &EndpointName, now: Timestamp, limit: usize, until: Timestamp) -> Vec<Claim> {
-        let Some(endpoint) = self.endpoints.get(name) else { return Vec::new() };
-        let held = self.leases.held(name, now);
-        let due: Vec<DeliveryId> = endpoint
-            .pending
-            .iter()
-            .take_while(|(due_at, _)| *due_at <= now)
-            .map(|(_, id)| *id)
-            .filter(|id| !held.contains(*id))
-            .take(limit)
-            .collect();
-        self.take(name, &due, until)
+    fn claim(&mut self, name: &EndpointName, now: Timestamp, limit: usize, until: Timestamp) -> Turn {
+        let Some(endpoint) = self.endpoints.get(name) else { return Turn::default() };
+        let pending = endpoint.pending.iter().map(|row| Ok(*row));
+        let Ok(chosen) = self.leases.held(name, now).choose::<Infallible>(pending, now, limit, until);
+        Turn { claims: self.take(name, &chosen.ids, until), next_due: chosen.next_due }
     }
 
     fn claim_in_order(
@@ -401,7 +394,7 @@ impl Store for MemoryStore {
         now: Timestamp,
         limit: usize,
         lease_until: Timestamp,
-    ) -> Result<Vec<Claim>, Error> {
+    ) -> Result<Turn, Error> {
         Ok(self.tables()?.claim(endpoint, now, limit, lease_until))
     }
 
@@ -426,13 +419,6 @@ impl Store for MemoryStore {
     async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), Error> {
         self.tables()?.leases.drop_all(&deliveries);
         Ok(())
-    }
-
-    async fn next_due(&self, endpoint: &EndpointName, now: Timestamp) -> Result<Option<Timestamp>, Error> {
-        let mut tables = self.tables()?;
-        let Tables { endpoints, leases, .. } = &mut *tables;
-        let Some(at) = endpoints.get(endpoint) else { return Ok(None) };
-        leases.held(endpoint, now).next_due(at.pending.iter().map(|row| Ok(*row)))
     }
 
     async fn close_pending(

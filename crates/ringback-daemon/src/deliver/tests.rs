@@ -1,10 +1,13 @@
 //! outbound.md, "Outcome of an attempt" and the keys of an entry, through the loop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringback_model::delivery::Answer;
 use ringback_model::{DeliveryState, Endpoint, Failure, Secret, Timestamp};
 use ringback_store::{Ledger, Store};
+
+use crate::lane::in_turn;
 
 use super::stage::{Script, Seen, Stage, endpoint, play, retry_after, status};
 
@@ -140,7 +143,7 @@ fn what_exceeds_the_rate_waits_without_a_slot_and_is_not_dropped() {
         assert_eq!(stage.network.wires().seen.len(), 3);
         // What waits is the store's: somebody else could take it.
         let name = stage.lane.endpoint.name.clone();
-        let free = stage.store.claim(&name, super::stage::now(), 100, Timestamp::MIN).await.unwrap();
+        let free = stage.store.claim(&name, super::stage::now(), 100, Timestamp::MIN).await.unwrap().claims;
         assert_eq!(free.len(), 7);
         stage.store.release(free.iter().map(|c| c.delivery.id).collect()).await.unwrap();
         assert!(stage.settle(DAY).await);
@@ -248,6 +251,22 @@ fn the_operators_headers_go_with_every_attempt() {
             assert!(!format!("{:?}", attempt.headers).contains("hunter2"));
         }
         assert!(!format!("{:?}", stage.lane).contains("hunter2"));
+        running.stop().await;
+    });
+}
+
+#[test]
+fn an_endpoint_is_served_after_the_others_while_its_last_attempt_had_no_success() {
+    play(async {
+        let (stage, other) = (Stage::new(endpoint()), Stage::new(endpoint()));
+        stage.tell(1, "a", vec![(AT_ONCE, status(500)), (AT_ONCE, status(204))]).await;
+        let running = stage.start();
+        let comes_first = || Arc::ptr_eq(in_turn([&stage.lane, &other.lane].into_iter())[0], &stage.lane);
+        assert!(comes_first(), "nothing speaks against it");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!comes_first());
+        assert!(stage.settle(DAY).await);
+        assert!(comes_first());
         running.stop().await;
     });
 }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Result, Row};
 use uuid::Uuid;
 
 use super::rows::{instant, kind};
-use crate::leases::{Held, Leases};
+use crate::leases::Leases;
 use crate::{Claim, Turn, order};
 
 /// Pending deliveries of an endpoint in the order in which they are due. Reads the index alone.
@@ -23,9 +23,13 @@ pub(super) fn claim(
     now: Timestamp,
     limit: usize,
     until: Timestamp,
-) -> Result<Vec<Claim>> {
-    let due = due(conn, leases.held(endpoint, now), endpoint, now, limit)?;
-    take(conn, leases, endpoint, &due, until)
+) -> Result<Turn> {
+    let mut statement = conn.prepare_cached(PENDING)?;
+    let pending =
+        statement.query_map([endpoint.as_str()], |row| Ok((instant(row, 0)?, DeliveryId(row.get(1)?))))?;
+    let chosen = leases.held(endpoint, now).choose(pending, now, limit, until)?;
+    let claims = take(conn, leases, endpoint, &chosen.ids, until)?;
+    Ok(Turn { claims, next_due: chosen.next_due })
 }
 
 /// The same where the order of events within a session counts.
@@ -71,28 +75,6 @@ fn take(
     Ok(claims)
 }
 
-fn due(
-    conn: &Connection,
-    held: Held<'_>,
-    endpoint: &EndpointName,
-    now: Timestamp,
-    limit: usize,
-) -> Result<Vec<DeliveryId>> {
-    let mut found = Vec::new();
-    let mut statement = conn.prepare_cached(PENDING)?;
-    let mut rows = statement.query([endpoint.as_str()])?;
-    while found.len() < limit
-        && let Some(row) = rows.next()?
-        && instant(row, 0)? <= now
-    {
-        let id = DeliveryId(row.get(1)?);
-        if !held.contains(id) {
-            found.push(id);
-        }
-    }
-    Ok(found)
-}
-
 fn read_claim(row: &Row<'_>, endpoint: &EndpointName) -> Result<Claim> {
     let delivery = Delivery {
         id: DeliveryId(row.get(0)?),
@@ -110,18 +92,6 @@ fn read_claim(row: &Row<'_>, endpoint: &EndpointName) -> Result<Claim> {
         kind: kind(row, 7)?,
         body: Bytes::from(row.get::<_, Vec<u8>>(8)?),
     })
-}
-
-/// The earliest instant from which [`claim`] finds something.
-pub(super) fn next_due(
-    conn: &Connection,
-    held: Held<'_>,
-    endpoint: &EndpointName,
-) -> Result<Option<Timestamp>> {
-    let mut statement = conn.prepare_cached(PENDING)?;
-    let rows =
-        statement.query_map([endpoint.as_str()], |row| Ok((instant(row, 0)?, DeliveryId(row.get(1)?))))?;
-    held.next_due(rows)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod claim;
 mod failure;
 mod file;
 mod ledger;
+mod open;
 mod prune;
 mod reader;
 mod record;
@@ -44,8 +45,8 @@ use self::trouble::{Trouble, Who};
 use self::writer::Writer;
 use crate::leases::Leases;
 use crate::{
-    Claim, DeliveryDetail, DeliveryQuery, DeliveryRow, Ending, EndpointCounts, EndpointStatus, Entry, Error,
-    Page, Prune, Pruned, Recorded, Replay, Settled, Store, Totals, Turn,
+    DeliveryDetail, DeliveryQuery, DeliveryRow, Ending, EndpointCounts, EndpointStatus, Entry, Error, Page,
+    Prune, Pruned, Recorded, Replay, Settled, Store, Totals, Turn,
 };
 
 /// A store on disk. Dropping it without [`Store::close`] finishes what was asked before, and blocks until then.
@@ -111,7 +112,7 @@ impl Store for SqliteStore {
         now: Timestamp,
         limit: usize,
         lease_until: Timestamp,
-    ) -> Result<Vec<Claim>, Error> {
+    ) -> Result<Turn, Error> {
         let endpoint = endpoint.clone();
         self.claiming(move |conn, leases| claim::claim(conn, leases, &endpoint, now, limit, lease_until))
             .await
@@ -147,11 +148,6 @@ impl Store for SqliteStore {
             Ok(())
         })
         .await
-    }
-
-    async fn next_due(&self, endpoint: &EndpointName, now: Timestamp) -> Result<Option<Timestamp>, Error> {
-        let endpoint = endpoint.clone();
-        self.claiming(move |conn, leases| claim::next_due(conn, leases.held(&endpoint, now), &endpoint)).await
     }
 
     async fn close_pending(

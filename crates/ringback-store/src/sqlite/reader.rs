@@ -32,9 +32,7 @@ impl Reader {
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         let job = move |conn: Result<&Connection, Error>| {
-            let result = conn.and_then(|conn| {
-                conn.unchecked_transaction().and_then(|_snapshot| read(conn)).map_err(classify)
-            });
+            let result = conn.and_then(|conn| on_one_state(conn, read).map_err(classify));
             let error = result.as_ref().err().cloned();
             // Whoever asked may have gone.
             let _ = reply.send(result);
@@ -48,6 +46,19 @@ impl Reader {
     pub(super) async fn stop(&self) {
         self.0.stop().await;
     }
+}
+
+/// Runs a read within a transaction whose ends are compiled once: most reads are short.
+fn on_one_state<T>(
+    conn: &Connection,
+    read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let run = |sql| conn.prepare_cached(sql)?.execute([]).map(|_| ());
+    run("BEGIN")?;
+    let result = read(conn);
+    // Nothing was written, so that this end is the same as the other; one of them has to succeed.
+    run("COMMIT").or_else(|_| run("ROLLBACK"))?;
+    result
 }
 
 /// Lives on the thread.

@@ -1,5 +1,7 @@
 //! Writing states and events, and the small settings.
 
+use std::collections::HashSet;
+
 use ringback_model::{Event, SessionState};
 use rusqlite::{Result, params};
 
@@ -95,11 +97,12 @@ impl Batch<'_> {
         }
         self.tally.event();
         let key = self.conn.last_insert_rowid();
-        for (n, name) in endpoints.iter().enumerate() {
-            if endpoints[..n].contains(name) {
+        let mut queued = HashSet::with_capacity(endpoints.len());
+        for name in endpoints {
+            let endpoint = self.endpoints.id(self.conn, name)?;
+            if !queued.insert(endpoint) {
                 continue;
             }
-            let endpoint = self.endpoints.id(self.conn, name)?;
             self.conn
                 .prepare_cached(
                     "INSERT INTO delivery (event, endpoint, state, attempts, tries, due_at)
@@ -108,8 +111,9 @@ impl Batch<'_> {
                 .execute(params![key, endpoint, at.as_millis()])?;
             self.tally.queued(endpoint);
         }
-        if endpoints.is_empty() {
-            self.finish(key, *at)?;
+        match queued.len() as u64 {
+            0 => self.finish(key, *at)?,
+            deliveries => self.open.begins(key, deliveries),
         }
         Ok(())
     }

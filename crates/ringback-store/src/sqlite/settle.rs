@@ -20,39 +20,46 @@ impl Batch<'_> {
 
     fn settle_one(&mut self, settled: &Settled) -> Result<()> {
         let id = settled.id.0;
-        let found = self
-            .conn
-            .prepare_cached("SELECT event, endpoint, state FROM delivery WHERE delivery = ?1")?
-            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?;
-        // It ended and was pruned while the attempt was under way.
-        let Some((event, endpoint, state)): Option<(i64, i64, i64)> = found else { return Ok(()) };
-
         let number = settled.attempt.as_ref().map_or(0, |a| a.number);
-        if let Some(attempt) = &settled.attempt
-            && self.put_attempt(id, attempt)?
-        {
-            self.tally.attempted(endpoint, attempt);
-        }
-        if state != state_code(DeliveryState::Pending) {
-            self.conn
-                .prepare_cached("UPDATE delivery SET tries = max(tries, ?2) WHERE delivery = ?1")?
-                .execute(params![id, number])?;
-            return Ok(());
-        }
-
         let next = settled.next;
         let due_at =
             if next.state == DeliveryState::Pending { next.due_at } else { settled.ended_at() }.as_millis();
-        self.conn
+        let pending: Option<(i64, i64)> = self
+            .conn
             .prepare_cached(
                 "UPDATE delivery SET state = ?2, attempts = ?3, due_at = ?4, tries = max(tries, ?5)
-                 WHERE delivery = ?1",
+                 WHERE delivery = ?1 AND state = 0 RETURNING event, endpoint",
             )?
-            .execute(params![id, state_code(next.state), next.attempts, due_at, number])?;
+            .query_row(params![id, state_code(next.state), next.attempts, due_at, number], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()?;
+        let Some((event, endpoint)) = pending else { return self.note_late(settled, number) };
+        self.note(endpoint, settled)?;
         if next.state != DeliveryState::Pending {
             self.tally.moved(endpoint, next.state, 1);
             self.finish_if_last(event, settled.ended_at())?;
+        }
+        Ok(())
+    }
+
+    /// It ended while the attempt was under way; if it was pruned as well, there is nothing to note.
+    fn note_late(&mut self, settled: &Settled, number: u32) -> Result<()> {
+        let endpoint: Option<i64> = self
+            .conn
+            .prepare_cached(
+                "UPDATE delivery SET tries = max(tries, ?2) WHERE delivery = ?1 RETURNING endpoint",
+            )?
+            .query_row(params![settled.id.0, number], |row| row.get(0))
+            .optional()?;
+        endpoint.map_or(Ok(()), |endpoint| self.note(endpoint, settled))
+    }
+
+    fn note(&mut self, endpoint: i64, settled: &Settled) -> Result<()> {
+        if let Some(attempt) = &settled.attempt
+            && self.put_attempt(settled.id.0, attempt)?
+        {
+            self.tally.attempted(endpoint, attempt);
         }
         Ok(())
     }
@@ -109,12 +116,8 @@ impl Batch<'_> {
         Ok((rows.len() as u64, rows.len() as i64 == CLOSED_AT_ONCE))
     }
 
-    fn finish_if_last(&self, event: i64, at: Timestamp) -> Result<()> {
-        let is_open: bool = self
-            .conn
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM delivery WHERE event = ?1 AND state = 0)")?
-            .query_row([event], |row| row.get(0))?;
-        if is_open { Ok(()) } else { self.finish(event, at) }
+    fn finish_if_last(&mut self, event: i64, at: Timestamp) -> Result<()> {
+        if self.open.ends(self.conn, event)? { self.finish(event, at) } else { Ok(()) }
     }
 
     /// Puts an event where [`Batch::prune`] finds it.

@@ -144,21 +144,35 @@ impl Change {
     fn write(self, conn: &Connection, endpoint: i64) -> Result<()> {
         let [pending, delivered, failed, dead, cancelled] = self.states;
         let added = self.answers_ms.len() as i64;
+        let Some(last) = self.last else {
+            conn.prepare_cached(
+                "UPDATE endpoint SET pending = pending + ?2, delivered = delivered + ?3, failed = failed + ?4,
+                     dead = dead + ?5, cancelled = cancelled + ?6
+                 WHERE endpoint = ?1",
+            )?
+            .execute(params![endpoint, pending, delivered, failed, dead, cancelled])?;
+            return Ok(());
+        };
+        let counts = params![
+            endpoint,
+            pending,
+            delivered,
+            failed,
+            dead,
+            cancelled,
+            added,
+            last.status,
+            last.error,
+            last.started_at.as_millis()
+        ];
         let answers: i64 = conn
             .prepare_cached(
                 "UPDATE endpoint SET pending = pending + ?2, delivered = delivered + ?3, failed = failed + ?4,
-                     dead = dead + ?5, cancelled = cancelled + ?6, answers = answers + ?7
+                     dead = dead + ?5, cancelled = cancelled + ?6, answers = answers + ?7, last_status = ?8,
+                     last_error = ?9, last_attempt_at = ?10
                  WHERE endpoint = ?1 RETURNING answers",
             )?
-            .query_row(params![endpoint, pending, delivered, failed, dead, cancelled, added], |row| {
-                row.get(0)
-            })?;
-        if let Some(last) = self.last {
-            conn.prepare_cached(
-                "UPDATE endpoint SET last_status = ?2, last_error = ?3, last_attempt_at = ?4 WHERE endpoint = ?1",
-            )?
-            .execute(params![endpoint, last.status, last.error, last.started_at.as_millis()])?;
-        }
+            .query_row(counts, |row| row.get(0))?;
         let mut put = conn.prepare_cached(
             "INSERT OR REPLACE INTO latency (endpoint, place, duration_ms) VALUES (?1, ?2, ?3)",
         )?;

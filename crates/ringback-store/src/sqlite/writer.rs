@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::failure::classify;
 use super::file;
+use super::open::Open;
 use super::tally::{Endpoints, Tally};
 use super::thread::{Message, Thread};
 use super::trouble::{Trouble, Who};
@@ -32,7 +33,8 @@ pub(super) struct Writer(Thread<Write>);
 impl Writer {
     /// Starts the thread with an open connection to the file at `path`.
     pub(super) fn start(path: PathBuf, conn: Connection, trouble: Trouble) -> Result<Self, Error> {
-        let desk = Desk { path, conn: Some(conn), endpoints: Endpoints::default(), trouble };
+        let desk =
+            Desk { path, conn: Some(conn), endpoints: Endpoints::default(), open: Open::default(), trouble };
         Thread::start("store-write", move |jobs| desk.run(jobs)).map(Writer)
     }
 
@@ -78,6 +80,8 @@ pub(super) struct Batch<'c> {
     pub(super) conn: &'c Connection,
     /// Ids of endpoints.
     pub(super) endpoints: &'c mut Endpoints,
+    /// Pending deliveries of events.
+    pub(super) open: &'c mut Open,
     /// What the write at hand counts.
     pub(super) tally: Tally,
     /// What the writes before it counted.
@@ -107,6 +111,7 @@ impl Batch<'_> {
             && self.run("ROLLBACK TO one").and_then(|()| self.run("RELEASE one")).is_ok();
         if undone {
             self.endpoints.forget();
+            self.open.forget();
         } else {
             self.broken = Some(error.clone());
         }
@@ -124,6 +129,7 @@ struct Desk {
     /// `None` after an error that the connection may not have survived.
     conn: Option<Connection>,
     endpoints: Endpoints,
+    open: Open,
     trouble: Trouble,
 }
 
@@ -183,6 +189,7 @@ impl Desk {
         let mut batch = Batch {
             conn,
             endpoints: &mut self.endpoints,
+            open: &mut self.open,
             tally: Tally::default(),
             whole: Tally::default(),
             broken: None,
@@ -200,6 +207,7 @@ impl Desk {
 
     fn recover(&mut self, error: &Error) {
         self.endpoints.forget();
+        self.open.forget();
         if let Some(conn) = &self.conn {
             let rolled_back = conn.is_autocommit() || conn.execute_batch("ROLLBACK").is_ok();
             if !rolled_back || matches!(error, Error::Io(_) | Error::Corrupt(_)) {

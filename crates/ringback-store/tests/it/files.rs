@@ -19,7 +19,7 @@ async fn a_reopened_store_has_everything_but_the_leases() {
     let before = {
         let store = open(directory.path());
         store.record((1..=3).map(|n| told(n, 10, &["e"])).collect()).await.unwrap();
-        let claims = store.claim(&endpoint("e"), t(10), 2, t(1_000_000)).await.unwrap();
+        let claims = store.claim(&endpoint("e"), t(10), 2, t(1_000_000)).await.unwrap().claims;
         store.settle(vec![ended(claims[0].delivery.id, DeliveryState::Delivered, 1, 10)]).await.unwrap();
         store.set_endpoint_status(&endpoint("f"), Some(disabled.clone())).await.unwrap();
         store.set_name(&SessionId::new("s"), Some("mine".to_owned())).await.unwrap();
@@ -28,7 +28,7 @@ async fn a_reopened_store_has_everything_but_the_leases() {
     let store = open(directory.path());
     assert_eq!(everything(&store).await, before);
     assert_eq!(store.endpoint_status(&endpoint("f")).await, Ok(Some(disabled)));
-    let claims = store.claim(&endpoint("e"), t(10), 10, t(20)).await.unwrap();
+    let claims = store.claim(&endpoint("e"), t(10), 10, t(20)).await.unwrap().claims;
     assert_eq!(
         claims.iter().map(|c| c.delivery.event_id).collect::<Vec<_>>(),
         [event(2, "s").id, event(3, "s").id]
@@ -58,7 +58,7 @@ async fn what_was_answered_is_in_the_files_before_anything_is_closed() {
         fs::copy(directory.path().join(file), &to).unwrap();
     }
     let revived = open(after_kill.path());
-    let claims = revived.claim(&endpoint("e"), t(10), 10, t(20)).await.unwrap();
+    let claims = revived.claim(&endpoint("e"), t(10), 10, t(20)).await.unwrap().claims;
     assert_eq!(claims.len(), 1);
 }
 
@@ -168,7 +168,7 @@ async fn prune_gives_the_space_back_and_stops_when_the_rest_fits() {
     let store = open(directory.path());
     for n in 0..20 {
         store.record((1..=200).map(|i| told(n * 200 + i, 10, &["e"])).collect()).await.unwrap();
-        let claims = store.claim(&endpoint("e"), t(10), 200, t(20)).await.unwrap();
+        let claims = store.claim(&endpoint("e"), t(10), 200, t(20)).await.unwrap().claims;
         let settled = claims.iter().map(|c| ended(c.delivery.id, DeliveryState::Delivered, 1, 10));
         store.settle(settled.collect()).await.unwrap();
     }
@@ -207,7 +207,7 @@ async fn a_replay_takes_as_many_steps_as_it_needs_and_each_delivery_once() {
     assert_eq!(store.replay(some, t(30)).await, Ok(1200));
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.pending, totals.dead), (1200, 1268));
-    assert_eq!(store.claim(&endpoint("e"), t(30), 2000, t(40)).await.unwrap().len(), 1200);
+    assert_eq!(store.claim(&endpoint("e"), t(30), 2000, t(40)).await.unwrap().claims.len(), 1200);
     drop(store);
     let store = open(directory.path());
     let reopened = store.totals().await.unwrap();

@@ -22,7 +22,7 @@ async fn at_most_256_are_pending_per_endpoint_and_the_excess_is_counted() {
     assert_eq!((counts[1].pending, counts[1].dropped), (4, 0));
     assert_eq!(store.totals().await.unwrap().dropped, 4);
 
-    let first = store.claim(&endpoint("e"), t(10), 1, t(20)).await.unwrap();
+    let first = store.claim(&endpoint("e"), t(10), 1, t(20)).await.unwrap().claims;
     store.settle(vec![ended(first[0].delivery.id, DeliveryState::Delivered, 1, 10)]).await.unwrap();
     assert_eq!(store.record(vec![told(261, 10, &["e"])]).await, Ok(Recorded { dropped: 0 }));
 }
@@ -41,7 +41,7 @@ async fn finished_history_is_bounded_and_the_oldest_goes_first() {
     let total = MAX_FINISHED as u64 + 50;
     for n in 1..=total {
         store.record(vec![told(n, n as i64, &["e"])]).await.unwrap();
-        let claims = store.claim(&endpoint("e"), t(n as i64), 1, t(i64::MAX)).await.unwrap();
+        let claims = store.claim(&endpoint("e"), t(n as i64), 1, t(i64::MAX)).await.unwrap().claims;
         let settled = ended(claims[0].delivery.id, DeliveryState::Delivered, 1, n as i64);
         assert_eq!(settled.attempt, Some(attempt(1, n as i64, Some(204))));
         store.settle(vec![settled]).await.unwrap();

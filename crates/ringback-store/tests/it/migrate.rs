@@ -169,7 +169,7 @@ async fn a_version_1_file_goes_on_and_takes_runs() {
     let directory = tempfile::tempdir().unwrap();
     make_version_1(directory.path());
     let store = open(directory.path());
-    let claims = store.claim(&endpoint("e"), t(9000), 10, t(9999)).await.unwrap();
+    let claims = store.claim(&endpoint("e"), t(9000), 10, t(9999)).await.unwrap().claims;
     let due: Vec<_> = claims.iter().map(|claim| (claim.delivery.id.0, &claim.body[..])).collect();
     assert_eq!(due, [(5, &b"{}"[..]), (2, &b"\x00\xff"[..])]);
     store.settle(vec![ended(claims[1].delivery.id, DeliveryState::Delivered, 2, 9000)]).await.unwrap();

@@ -38,7 +38,7 @@ async fn filled(directory: &Path) -> PathBuf {
     };
     store.record((1..=EVENTS).map(state).collect()).await.unwrap();
     let count = usize::try_from(DELIVERED).unwrap();
-    let claims = store.claim(&endpoint("e"), t(10), count, t(20)).await.unwrap();
+    let claims = store.claim(&endpoint("e"), t(10), count, t(20)).await.unwrap().claims;
     let settled = claims.iter().map(|c| ended(c.delivery.id, DeliveryState::Delivered, 1, 10));
     store.settle(settled.collect()).await.unwrap();
     for n in 1..=20 {
@@ -80,7 +80,7 @@ async fn works(directory: &Path, repaired: &Repaired) {
     for counts in store.endpoint_counts().await.unwrap() {
         assert_eq!(counts.pending, repaired.pending);
     }
-    let claims = store.claim(&endpoint("e"), t(10), 1000, t(20)).await.unwrap();
+    let claims = store.claim(&endpoint("e"), t(10), 1000, t(20)).await.unwrap().claims;
     assert_eq!(claims.len() as u64, repaired.pending);
     let listed = store.deliveries(DeliveryQuery { limit: 1000, ..DeliveryQuery::default() }).await.unwrap();
     for row in listed.items {

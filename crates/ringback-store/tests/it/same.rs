@@ -155,15 +155,13 @@ impl<S: Store + Ledger> Drive<'_, S> {
             }
             Call::Claim { at, limit, lease_ms, in_order } => {
                 let (name, until) = (endpoint(ENDPOINTS[*at]), t(now + lease_ms));
-                let claims = if *in_order {
-                    let turn = store.claim_in_order(&name, t(now), *limit, until).await.unwrap();
-                    self.saw(turn.next_due);
-                    turn.claims
+                let turn = if *in_order {
+                    store.claim_in_order(&name, t(now), *limit, until).await.unwrap()
                 } else {
                     store.claim(&name, t(now), *limit, until).await.unwrap()
                 };
-                self.saw(&claims);
-                self.claims.extend(claims);
+                self.saw(&turn);
+                self.claims.extend(turn.claims);
             }
             Call::Settle { which, state, with_attempt, wait_ms } => {
                 let Some(Claim { delivery, tries, .. }) = self.claimed(*which) else { return };
@@ -243,7 +241,6 @@ impl<S: Store + Ledger> Drive<'_, S> {
         self.look_at_runs().await;
         let store = self.store;
         for name in ENDPOINTS.map(endpoint) {
-            self.saw(store.next_due(&name, t(self.now)).await);
             self.saw(store.endpoint_status(&name).await);
         }
         self.saw(store.sessions().await);
