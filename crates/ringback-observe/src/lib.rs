@@ -27,3 +27,4 @@ pub mod tail;
 pub use observer::{Config, Observer};
 pub use process::{ProcFs, ProcessTable};
 pub use session::{Seen, Sighted, Snapshot};
+pub use transcript::Backfill;

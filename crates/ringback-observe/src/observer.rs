@@ -21,7 +21,7 @@ use crate::process::ProcessTable;
 use crate::registry::{Change, Entry, FILE_BYTES, Registry};
 use crate::session::{Look, Seen, Session, Sighted, Snapshot};
 use crate::tail::CHUNK;
-use crate::transcript::{Desk, Transcript};
+use crate::transcript::{Backfill, Desk, Transcript};
 use crate::worktree;
 
 /// Files that one scan takes up anew; of more the newest.
@@ -166,30 +166,24 @@ impl Observer {
         seen
     }
 
-    /// Whether sums over old parts of big files are still missing.
-    pub fn has_backfill(&self) -> bool {
-        self.transcripts.values().any(Transcript::has_backfill)
+    /// Lends the next old part of a big file whose sums are missing, of the file written last first; `None` = nobody is
+    /// needed. To be read to its end and given to [`Observer::take_sums`].
+    pub fn lend_backfill(&mut self) -> Option<Box<Backfill>> {
+        let waiting = self.transcripts.values_mut().filter(|t| t.has_backfill());
+        waiting.max_by_key(|t| t.stamp.1)?.lend_backfill()
     }
 
-    /// Reads about `budget_bytes` more for the sums over old parts of big files; for idle moments.
-    pub fn backfill(&mut self, budget_bytes: u64, now: Timestamp) -> Vec<Seen> {
-        let mut left = budget_bytes;
-        let mut done = BTreeSet::new();
-        for transcript in self.transcripts.values_mut().filter(|t| t.has_backfill()) {
-            if left == 0 {
-                break;
-            }
-            left = left.saturating_sub(transcript.sum_up(&mut self.buffer, left));
-            if !transcript.has_backfill() {
-                done.extend(transcript.session().cloned());
+    /// Takes in the sums over an old part of a big file.
+    pub fn take_sums(&mut self, backfill: Backfill, now: Timestamp) -> Vec<Seen> {
+        if let Some(transcript) = self.transcripts.get_mut(backfill.path()) {
+            transcript.settle_backfill(backfill);
+            if let Some(id) = transcript.session() {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.is_changed = true;
+                }
+                self.touched.insert(id.clone());
             }
         }
-        for id in &done {
-            if let Some(session) = self.sessions.get_mut(id) {
-                session.is_changed = true;
-            }
-        }
-        self.touched.extend(done);
         self.finish(now, Vec::new())
     }
 

@@ -42,20 +42,34 @@ pub(crate) struct Transcript {
     path: PathBuf,
     tail: Tail,
     reader: Reader,
-    backfill: Option<Backfill>,
-    /// Sums over the part before the first look, once they are known, or as far as they are.
+    /// The part before the first look, as long as its sums are missing.
+    missing: Option<Missing>,
+    /// Sums over the part before the first look, once they are known.
     earlier: Option<Ledger>,
     /// Size and time of the last write when it was last read, to notice a change without an event.
     pub(crate) stamp: (u64, Timestamp),
 }
 
-/// The part of a file before the first look, which only adds to the sums.
+/// Sums that are missing.
 #[derive(Debug)]
-struct Backfill {
+enum Missing {
+    /// Nobody is at work on them.
+    Waiting(Box<Backfill>),
+    /// Somebody has borrowed them.
+    Lent,
+}
+
+/// The part of a file before the first look, which only adds to the sums. It is worked on apart from the observer,
+/// on any thread.
+#[derive(Debug)]
+pub struct Backfill {
+    path: PathBuf,
     tail: Tail,
     end: u64,
     reader: Adapter,
-    scratch: Box<About>,
+    scratch: About,
+    ledger: Ledger,
+    is_ended: bool,
 }
 
 #[derive(Debug)]
@@ -101,7 +115,7 @@ impl Transcript {
             path: path.to_owned(),
             tail: Tail::new(path),
             reader,
-            backfill: None,
+            missing: None,
             earlier: None,
             stamp: (0, Timestamp::MIN),
         };
@@ -126,9 +140,33 @@ impl Transcript {
         (self.earlier.as_ref(), &self.reader.ledger)
     }
 
-    /// Whether sums are missing.
+    /// Whether sums are missing that nobody is at work on.
     pub(crate) fn has_backfill(&self) -> bool {
-        self.backfill.is_some()
+        matches!(self.missing, Some(Missing::Waiting(_)))
+    }
+
+    /// Lends the part whose sums are missing to whoever makes them.
+    pub(crate) fn lend_backfill(&mut self) -> Option<Box<Backfill>> {
+        match self.missing.take() {
+            Some(Missing::Waiting(mut backfill)) => {
+                // A message may straddle the border; the reader knows by now what opens its own part.
+                backfill.ledger.counted_elsewhere(&self.reader.ledger);
+                self.missing = Some(Missing::Lent);
+                Some(backfill)
+            }
+            other => {
+                self.missing = other;
+                None
+            }
+        }
+    }
+
+    /// Takes back what was lent, with its sums. Of a file that is another one by now they count for nothing.
+    pub(crate) fn settle_backfill(&mut self, backfill: Backfill) {
+        if matches!(self.missing, Some(Missing::Lent)) {
+            self.missing = None;
+            self.earlier = Some(backfill.ledger);
+        }
     }
 
     /// Reads what was added.
@@ -136,7 +174,7 @@ impl Transcript {
         if let Ok(metadata) = fs::metadata(&self.path) {
             self.stamp = (metadata.len(), discover::modified(&metadata));
         }
-        let Transcript { tail, reader, backfill, earlier, .. } = self;
+        let Transcript { tail, reader, missing, earlier, .. } = self;
         tail.read(buffer, u64::MAX, |piece| match piece {
             Piece::Line(line) => {
                 if reader.line(line, desk).is_err() {
@@ -145,50 +183,12 @@ impl Transcript {
             }
             Piece::Dropped => *desk.unreadable += 1,
             Piece::Restarted => {
-                *backfill = None;
+                *missing = None;
                 *earlier = None;
                 reader.restart(desk);
             }
         })?;
         Ok(())
-    }
-
-    /// Sums up about `budget` bytes more of the part before the first look. Returns the bytes read.
-    pub(crate) fn sum_up(&mut self, buffer: &mut [u8], budget: u64) -> u64 {
-        let Some(backfill) = &mut self.backfill else { return 0 };
-        let ledger = self.earlier.get_or_insert_with(|| {
-            let mut ledger = Ledger::default();
-            ledger.counted_elsewhere(&self.reader.ledger);
-            ledger
-        });
-        let Backfill { tail, end, reader, scratch } = backfill;
-        let left = *end - tail.offset();
-        let mut is_whole = true;
-        let mut facts = Vec::new();
-        // The part ends with a line, so that a read of exactly its rest splits none.
-        let take = left.min(budget.max(CHUNK as u64));
-        let slice = usize::try_from(take).map_or(CHUNK, |t| t.min(CHUNK));
-        let mut read = 0;
-        while read < take && is_whole {
-            let n = slice.min(usize::try_from(take - read).unwrap_or(CHUNK));
-            let step = tail.read(&mut buffer[..n], n as u64, |piece| match piece {
-                Piece::Line(line) => {
-                    facts.clear();
-                    // What could not be read was no message either.
-                    let _ = reader.read(line, Said { facts: &mut facts, about: scratch, ledger });
-                }
-                Piece::Dropped => {}
-                Piece::Restarted => is_whole = false,
-            });
-            match step {
-                Ok(n) if n > 0 => read += n,
-                _ => is_whole = false,
-            }
-        }
-        if !is_whole || tail.offset() >= *end {
-            self.backfill = None;
-        }
-        read
     }
 
     /// Places the cursor before the last records that tell something, and leaves the rest to the sums.
@@ -208,14 +208,17 @@ impl Transcript {
                         probe.read(line, Said { facts: &mut facts, about: &mut about, ledger: &mut ledger });
                 }
             })?;
-            let mut scratch = Box::new(About::new(Agent::Claude, SessionId::new("")));
+            let mut scratch = About::new(Agent::Claude, SessionId::new(""));
             scratch.model.clone_from(&about.model);
-            self.backfill = Some(Backfill {
+            self.missing = Some(Missing::Waiting(Box::new(Backfill {
+                path: self.path.clone(),
                 tail: Tail::new(&self.path),
                 end: start,
                 reader: self.reader.adapter.fresh(),
                 scratch,
-            });
+                ledger: Ledger::default(),
+                is_ended: start == 0,
+            })));
             if !facts.is_empty() {
                 break;
             }
@@ -238,6 +241,39 @@ impl Transcript {
         reader.facts.clear();
         reader.scratch = Some(about);
         Ok(())
+    }
+}
+
+impl Backfill {
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads about `budget` bytes more. Says whether there is more to read. `buffer` as for [`Tail::read`].
+    pub fn sum_up(&mut self, buffer: &mut [u8], budget: u64) -> bool {
+        let Backfill { tail, end, reader, scratch, ledger, is_ended, .. } = self;
+        let mut facts = Vec::new();
+        let mut left = budget.min(end.saturating_sub(tail.offset()));
+        while left > 0 && !*is_ended {
+            // The part ends with a line, so that a read of exactly its rest splits none.
+            let slice = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let step = tail.read(&mut buffer[..slice], slice as u64, |piece| match piece {
+                Piece::Line(line) => {
+                    facts.clear();
+                    // What could not be read was no message either.
+                    let _ = reader.read(line, Said { facts: &mut facts, about: scratch, ledger });
+                }
+                Piece::Dropped => {}
+                Piece::Restarted => *is_ended = true,
+            });
+            match step {
+                Ok(n) if n > 0 => left = left.saturating_sub(n),
+                _ => *is_ended = true,
+            }
+        }
+        *is_ended |= tail.offset() >= *end;
+        !*is_ended
     }
 }
 

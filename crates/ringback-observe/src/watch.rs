@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use notify::{ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -14,6 +16,8 @@ use ringback_model::Timestamp;
 
 use crate::observer::Observer;
 use crate::session::Seen;
+use crate::tail::CHUNK;
+use crate::transcript::Backfill;
 
 /// How often everything is looked through although no event asked for it.
 const RESCAN: Duration = Duration::from_secs(30);
@@ -26,8 +30,10 @@ const NEW_DIRECTORY: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(150), Duration::from_secs(1)];
 /// Paths that wait to be looked at; beyond, everything is looked through.
 const PENDING: usize = 4096;
-/// Bytes summed up of old history between two looks at the events.
-const BACKFILL_SLICE: u64 = 512 * 1024;
+/// Threads that sum up old history at the same time.
+const SUMMING: usize = 2;
+/// Bytes that they sum up between two looks at whether to stop.
+const SLICE: u64 = 1024 * 1024;
 
 /// Stops a running watch from another thread.
 #[derive(Clone, Debug)]
@@ -46,6 +52,7 @@ struct Pending {
     /// Events were lost, or the watching itself failed.
     rescan: bool,
     out_of_watches: bool,
+    summed: Vec<Backfill>,
     stop: bool,
 }
 
@@ -88,10 +95,10 @@ pub fn run(
     }
     let mut rescan_at = steady + RESCAN;
     let mut look_again: Vec<(Instant, PathBuf)> = Vec::new();
+    let mut summing = Summing::new(Arc::clone(inbox));
     loop {
-        let wait = if observer.has_backfill() {
-            Duration::ZERO
-        } else {
+        summing.go_on(&mut observer);
+        let wait = {
             let timer = observer.next_timer().map(|at| at.since(wall).saturating_sub(steady.elapsed()));
             let again = look_again.iter().map(|(at, _)| *at).min();
             let deadline = again.map_or(rescan_at, |again| rescan_at.min(again));
@@ -107,7 +114,6 @@ pub fn run(
         let (now, passed) = (clock(), steady.elapsed());
         let clock_passed = now.since(wall);
         let has_jumped = clock_passed.abs_diff(passed) > JUMP || now < wall.minus(JUMP);
-        let is_idle = work.paths.is_empty();
         (wall, steady) = (now, Instant::now());
 
         let mut seen = Vec::new();
@@ -148,8 +154,9 @@ pub fn run(
         if observer.next_timer().is_some_and(|at| at <= now) {
             seen.extend(observer.tick(now));
         }
-        if is_idle && observer.has_backfill() {
-            seen.extend(observer.backfill(BACKFILL_SLICE, now));
+        for summed in work.summed {
+            summing.going -= 1;
+            seen.extend(observer.take_sums(summed, now));
         }
         if !seen.is_empty() && out(seen).is_break() {
             return;
@@ -164,7 +171,9 @@ impl Inbox {
 
     /// Waits until something is there, at most for `wait`, and takes it.
     fn take(&self, wait: Duration) -> Pending {
-        let is_empty = |p: &mut Pending| p.paths.is_empty() && !p.rescan && !p.out_of_watches && !p.stop;
+        let is_empty = |p: &mut Pending| {
+            p.paths.is_empty() && p.summed.is_empty() && !p.rescan && !p.out_of_watches && !p.stop
+        };
         let (mut pending, _) = self
             .arrived
             .wait_timeout_while(self.lock(), wait, is_empty)
@@ -192,6 +201,63 @@ impl Inbox {
         }
         drop(pending);
         self.arrived.notify_all();
+    }
+}
+
+/// The threads that sum up old parts of big files, one file each. There are none when there is nothing to sum up.
+struct Summing {
+    inbox: Arc<Inbox>,
+    /// Files that are out.
+    going: usize,
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Summing {
+    fn new(inbox: Arc<Inbox>) -> Self {
+        Summing { inbox, going: 0, threads: Vec::new(), stop: Arc::default() }
+    }
+
+    /// Puts free threads to work.
+    fn go_on(&mut self, observer: &mut Observer) {
+        self.threads.retain(|thread| !thread.is_finished());
+        while self.going < SUMMING
+            && let Some(backfill) = observer.lend_backfill()
+        {
+            let (inbox, stop) = (Arc::clone(&self.inbox), Arc::clone(&self.stop));
+            let thread = std::thread::Builder::new().name("observer-sums".to_owned());
+            match thread.spawn(move || sum_up(*backfill, &inbox, &stop)) {
+                Ok(thread) => {
+                    self.going += 1;
+                    self.threads.push(thread);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the totals of a session stay without its old part");
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Summing {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that sums up sessions panicked");
+            }
+        }
+    }
+}
+
+fn sum_up(mut backfill: Backfill, inbox: &Inbox, stop: &AtomicBool) {
+    let mut buffer = vec![0; CHUNK];
+    while !stop.load(Ordering::Relaxed) {
+        if !backfill.sum_up(&mut buffer, SLICE) {
+            inbox.lock().summed.push(backfill);
+            inbox.arrived.notify_all();
+            return;
+        }
     }
 }
 

@@ -114,11 +114,7 @@ fn totals_of_a_big_file_are_counted_exactly_once() {
     assert_eq!(late.observer.session(&id).unwrap().about.cwd, "/home/dev/proj");
     assert!(late.observer.session(&id).unwrap().about.totals.input_tokens < expected.input_tokens);
     late.add(&path, &[answer(20)], 30);
-    let mut slices = 0;
-    while late.observer.has_backfill() {
-        late.observer.backfill(100_000, at(40));
-        slices += 1;
-    }
+    let slices = late.sum_up(100_000, 40);
     assert!(slices > 10, "{slices}");
     let totals = late.observer.session(&id).unwrap().about.totals;
     assert_eq!(totals.input_tokens, expected.input_tokens + 10);

@@ -43,9 +43,7 @@ fn child() {
     let before = resident_kib("VmHWM:");
     let seen = sightings(world.observer.scan(at(10)));
     assert_eq!(seen.last().unwrap().sighting.activity, Activity::Waiting);
-    while world.observer.has_backfill() {
-        world.observer.backfill(1024 * 1024, at(20));
-    }
+    world.sum_up(1024 * 1024, 20);
     // Once more, as a file that grew all at once before the observer's eyes.
     let fork = world.transcript("grown");
     world.add(&fork, &[prompt(30)], 30);

@@ -1,5 +1,6 @@
 //! The thread around the observer, on a real directory with real events.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -74,6 +75,28 @@ fn clock() -> Timestamp {
 
 fn now_ms() -> i64 {
     clock().as_millis() - T0
+}
+
+#[test]
+fn the_sums_over_old_history_follow_the_first_scan() {
+    let home = tempfile::tempdir().unwrap();
+    let messages = 9000;
+    for session in [SESSION, "another"] {
+        let path = home.path().join(format!(".claude/projects/-home-dev-proj/{session}.jsonl"));
+        let lines: Vec<String> = (0..messages).map(|n| answer(n - 10_000)).collect();
+        append(&path, &lines);
+        assert!(fs::metadata(&path).unwrap().len() > 2_000_000);
+    }
+    let watched = Watched::start(home.path());
+    let mut missing = BTreeSet::from([SESSION.to_owned(), "another".to_owned()]);
+    while !missing.is_empty() {
+        for seen in watched.seen.recv_timeout(DEADLINE).unwrap() {
+            let (Seen::About(snapshot) | Seen::Sighting(Sighted { snapshot, .. })) = seen;
+            if snapshot.about.totals.assistant_messages == messages.unsigned_abs() {
+                missing.remove(snapshot.about.session_id.as_str());
+            }
+        }
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use ringback_model::{Activity, Timestamp};
 use ringback_observe::replay::config_for_home;
+use ringback_observe::tail::CHUNK;
 use ringback_observe::{Observer, ProcessTable, Seen, Sighted};
 use tempfile::TempDir;
 
@@ -76,6 +77,19 @@ impl World {
 
     pub(crate) fn tick(&mut self, now: i64) -> Vec<Sighted> {
         sightings(self.observer.tick(at(now)))
+    }
+
+    /// Makes the sums that are missing, so many bytes at a time. Returns how often it took.
+    pub(crate) fn sum_up(&mut self, slice: u64, now: i64) -> usize {
+        let (mut buffer, mut slices) = (vec![0; CHUNK], 0);
+        while let Some(mut backfill) = self.observer.lend_backfill() {
+            slices += 1;
+            while backfill.sum_up(&mut buffer, slice) {
+                slices += 1;
+            }
+            self.observer.take_sums(*backfill, at(now));
+        }
+        slices
     }
 
     pub(crate) fn registry(&self, pid: u32) -> PathBuf {
