@@ -30,6 +30,7 @@ pub mod connect;
 
 pub mod feed;
 pub mod view;
+mod watching;
 
 mod http;
 

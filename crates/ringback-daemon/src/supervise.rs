@@ -5,19 +5,17 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ringback_model::prompt::Reach;
 use ringback_model::{Agent, EndpointName, Secret};
-use ringback_observe::Seen;
 use ringback_store::{Ledger, MemoryStore, Prune, SqliteStore, Store};
 use ringback_webhook::client::Client;
 use ringback_webhook::guard::Policy;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clock;
@@ -37,11 +35,10 @@ use crate::run::{self, Dispatcher, Runs};
 use crate::state_dir::{self, Holder, Lock, StateDir};
 use crate::storage::Health;
 use crate::view::View;
+use crate::watching::Watching;
 
 /// First and last port tried where the user named none.
 const PORTS: std::ops::RangeInclusive<u16> = 7421..=7431;
-/// Batches of sightings between the observer and the recorder; a full channel holds the observer back.
-const SIGHTINGS: usize = 64;
 /// How far back sessions are looked for: the main session may have rested since last week.
 const MAIN_SESSIONS: Duration = Duration::from_secs(7 * 86_400);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
@@ -102,7 +99,7 @@ pub struct Daemon {
     pub token: Arc<Secret>,
     first_scan: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
-    observer: ringback_observe::watch::Handle,
+    observer: Watching,
     tasks: JoinSet<&'static str>,
     /// Ends after the tasks: closed last.
     stores: Vec<Arc<dyn Store>>,
@@ -143,8 +140,9 @@ impl Daemon {
         let mut tasks: JoinSet<&'static str> = JoinSet::new();
 
         lines.extend(observed(&config));
-        let observer = ringback_observe::watch::Handle::new();
-        let (seen, first_scan) = observe(&config, &observer)?;
+        let memory = config.delivery.durable.then(|| Arc::clone(&opened.ledger));
+        let (observer, seen, first_scan) =
+            Watching::start(observer_of(&config), memory).await.map_err(Error::Thread)?;
 
         let feed = Feed::default();
         let own_ports = sockets.ports();
@@ -330,6 +328,7 @@ impl Daemon {
         if tokio::time::timeout(Duration::from_secs(11), ended).await.is_err() {
             self.tasks.abort_all();
         }
+        self.observer.keep().await;
         for store in self.stores {
             if let Err(error) = store.close().await {
                 tracing::warn!(%error, "the store did not close cleanly");
@@ -444,27 +443,6 @@ impl Messages {
             now: clock::now,
         }
     }
-}
-
-/// Starts the observer's thread. Returns what it sees, and what turns true once the sessions in the window are read.
-fn observe(
-    config: &Config,
-    handle: &ringback_observe::watch::Handle,
-) -> Result<(mpsc::Receiver<Vec<Seen>>, watch::Receiver<bool>), Error> {
-    let (scanned, first_scan) = watch::channel(false);
-    let (sightings, seen) = mpsc::channel(SIGHTINGS);
-    let (watched, handle) = (observer_of(config), handle.clone());
-    let watching = move || {
-        let processes = Box::new(ringback_observe::ProcFs);
-        let core = ringback_observe::Observer::new(watched, processes, clock::now());
-        ringback_observe::watch::run(core, &handle, clock::now, |batch| {
-            let is_heard = batch.is_empty() || sightings.blocking_send(batch).is_ok();
-            scanned.send_replace(true);
-            if is_heard { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-    };
-    std::thread::Builder::new().name("observer".to_owned()).spawn(watching).map_err(Error::Thread)?;
-    Ok((seen, first_scan))
 }
 
 /// Serves the tools of runs.

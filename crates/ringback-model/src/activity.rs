@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::words;
 use crate::session::{Facts, Live, LiveStatus, Turn};
 use crate::time::Timestamp;
@@ -98,7 +100,7 @@ impl Default for Rules {
 }
 
 /// The answer of [`judge`]: what the session does, why, and until when that holds if nothing else happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// What the session is doing.
     pub activity: Activity,

@@ -67,7 +67,7 @@ pub struct Recorded {
 }
 
 /// State of a turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Turn {
     /// No prompt has been seen.
     #[default]
@@ -89,7 +89,7 @@ pub enum Turn {
 }
 
 /// An open tool call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenTool {
     /// The agent's id of the call.
     pub id: String,
@@ -102,7 +102,7 @@ pub struct OpenTool {
 }
 
 /// What an agent's live registry says of the session, for a process that we have seen alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
     /// Level, not edge.
     pub status: LiveStatus,
@@ -111,7 +111,7 @@ pub struct Live {
 }
 
 /// The registry's word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LiveStatus {
     /// The process lives; its status is not told.
     Unknown,
@@ -127,7 +127,7 @@ pub enum LiveStatus {
 const MAX_OPEN: usize = 256;
 
 /// The facts of one session that [`judge`](crate::activity::judge) decides from. Bounded in memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     turn: Turn,
     open_tools: Vec<OpenTool>,

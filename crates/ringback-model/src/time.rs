@@ -94,7 +94,9 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let s = std::borrow::Cow::<str>::deserialize(d)?;
-        s.parse().map_err(serde::de::Error::custom)
+        // What lies beyond the calendar is shown as a number, and read again here alone: nobody else writes that.
+        let ms = s.strip_suffix("ms").and_then(|ms| ms.parse().ok()).map(Timestamp);
+        ms.map_or_else(|| s.parse().map_err(serde::de::Error::custom), Ok)
     }
 }
 
@@ -112,6 +114,14 @@ mod tests {
             "2026-05-19T14:30:00.25Z"
         );
         assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn every_instant_is_read_again_as_it_was_written() {
+        for ms in [i64::MIN, -1, 0, 1_779_201_000_250, i64::MAX] {
+            let json = serde_json::to_string(&Timestamp::from_millis(ms)).unwrap();
+            assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap().as_millis(), ms, "{json}");
+        }
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! From a tool's name to what the session is doing while that tool runs.
 
+use serde::{Deserialize, Serialize};
+
 use crate::activity::Activity;
 
 /// What a running tool call makes of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ToolKind {
     /// Reads files.
     Reading,

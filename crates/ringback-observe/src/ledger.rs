@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use ringback_model::Timestamp;
 use ringback_model::session::Totals;
+use serde::{Deserialize, Serialize};
 
 use crate::price::{Usage, cost_usd};
 
@@ -16,7 +17,7 @@ const RECENT_IDS: usize = 64;
 const FIRST_IDS: usize = 8;
 
 /// Sums over a stretch of a file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Ledger {
     counted: Totals,
     /// What the agent itself recorded as the session's cost so far; `counted.cost_usd` is what came after it.

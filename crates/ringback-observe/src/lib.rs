@@ -13,6 +13,7 @@ mod adapter;
 mod discover;
 mod ledger;
 mod lenient;
+mod memory;
 mod registry;
 mod session;
 mod transcript;
@@ -24,6 +25,7 @@ pub mod process;
 pub mod replay;
 pub mod tail;
 
+pub use memory::Memory;
 pub use observer::{Config, Observer};
 pub use process::{ProcFs, ProcessTable};
 pub use session::{Seen, Sighted, Snapshot};

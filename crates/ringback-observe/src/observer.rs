@@ -50,21 +50,21 @@ pub struct Config {
 
 /// Follows the sessions of the agents on this machine.
 pub struct Observer {
-    config: Config,
+    pub(crate) config: Config,
     roots: Roots,
     processes: Box<dyn ProcessTable>,
     registry: Registry,
-    sessions: HashMap<SessionId, Session>,
-    transcripts: HashMap<PathBuf, Transcript>,
+    pub(crate) sessions: HashMap<SessionId, Session>,
+    pub(crate) transcripts: HashMap<PathBuf, Transcript>,
     /// The files that add to each session's sums.
-    files_of: HashMap<SessionId, BTreeSet<PathBuf>>,
+    pub(crate) files_of: HashMap<SessionId, BTreeSet<PathBuf>>,
     /// Titles from sidecars, by session.
     titles: HashMap<SessionId, String>,
     /// Main repository by working directory.
     worktrees: HashMap<String, Option<String>>,
     /// Sessions touched by the call under way.
-    touched: BTreeSet<SessionId>,
-    since: Timestamp,
+    pub(crate) touched: BTreeSet<SessionId>,
+    pub(crate) since: Timestamp,
     unreadable: u64,
     has_warned: bool,
     buffer: Vec<u8>,

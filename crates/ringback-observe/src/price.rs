@@ -1,8 +1,10 @@
 //! What tokens cost, for agents that do not record it. Pure; the numbers are list prices in US dollars per million
 //! tokens (input, output) and are an estimate, never a bill.
 
+use serde::{Deserialize, Serialize};
+
 /// Tokens of one model call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Uncached input.
     pub input: u64,

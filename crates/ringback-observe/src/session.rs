@@ -9,6 +9,7 @@ use ringback_model::activity::judge;
 use ringback_model::session::{About, Facts};
 use ringback_model::transition::Sighting;
 use ringback_model::{Activity, Agent, Live, Reason, Recorded, Rules, SessionId, Timestamp, Verdict};
+use serde::{Deserialize, Serialize};
 
 /// What is known of a session at one instant.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,7 +79,53 @@ pub(crate) struct Session {
     newest_record_at: Option<Timestamp>,
 }
 
+/// A session as it is left to the next observer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    about: About,
+    facts: Facts,
+    verdict: Verdict,
+    since: Timestamp,
+    judged_at: Timestamp,
+    newest_record_at: Option<Timestamp>,
+}
+
+impl Kept {
+    /// Whose it is.
+    pub(crate) fn id(&self) -> &SessionId {
+        &self.about.session_id
+    }
+}
+
 impl Session {
+    /// What the next observer needs to go on.
+    pub(crate) fn remember(&self) -> Kept {
+        Kept {
+            about: self.about.clone(),
+            facts: self.facts.clone(),
+            verdict: self.verdict,
+            since: self.since,
+            judged_at: self.judged_at,
+            newest_record_at: self.newest_record_at,
+        }
+    }
+
+    /// Goes on where another observer ended. What was known is history; what the registry said then says nothing now.
+    pub(crate) fn recall(kept: Kept, look: Look<'_>, out: &mut Vec<Seen>) -> Self {
+        let mut session = Session {
+            facts: kept.facts,
+            verdict: kept.verdict,
+            since: kept.since,
+            judged_at: kept.judged_at.min(look.now),
+            newest_record_at: kept.newest_record_at,
+            ..Session::new(kept.about.agent, kept.about.session_id.clone())
+        };
+        session.about = kept.about;
+        session.facts.set_live(None);
+        session.judge(session.judged_at, false, look, out);
+        session
+    }
+
     pub(crate) fn new(agent: Agent, id: SessionId) -> Self {
         Session {
             about: About::new(agent, id),

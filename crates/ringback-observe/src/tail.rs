@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::elide::Elider;
 
 /// Bytes read at a time; the buffer is lent by the caller, so that all cursors share one.
@@ -38,6 +40,14 @@ pub struct Tail {
     line: Partial,
     /// Bytes up to the next newline belong to a line that began before the cursor.
     skip_first: bool,
+}
+
+/// Where a cursor stood between two lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    id: (u64, u64),
+    offset: u64,
+    anchor: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -93,6 +103,27 @@ impl Tail {
             Some(before) => Tail { offset: before, skip_first: true, ..Tail::new(path) },
             None => Tail::new(path),
         }
+    }
+
+    /// Where it stands; `None` = within a line, or nowhere yet.
+    pub fn mark(&self) -> Option<Mark> {
+        let is_between = self.line.is_empty() && !self.skip_first;
+        let id = self.id.filter(|_| is_between)?;
+        Some(Mark { id, offset: self.offset, anchor: self.anchor.clone() })
+    }
+
+    /// Where another cursor stood. `None`: the file is another one, or shorter, or not there.
+    pub fn at(path: &Path, mark: Mark) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let anchor = mark.anchor.len();
+        let is_sane = anchor <= ANCHOR && anchor as u64 <= mark.offset;
+        let is_same = mark.id == (metadata.dev(), metadata.ino()) && metadata.len() >= mark.offset;
+        (is_sane && is_same).then(|| Tail {
+            id: Some(mark.id),
+            offset: mark.offset,
+            anchor: mark.anchor,
+            ..Tail::new(path)
+        })
     }
 
     /// Bytes read so far, the half-written last line included.

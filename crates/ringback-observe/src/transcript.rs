@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ringback_model::session::About;
 use ringback_model::{Agent, Recorded, SessionId, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::adapter::claude::{self, Claude};
 use crate::adapter::codex::{self, Codex};
@@ -18,7 +19,7 @@ use crate::adapter::{Malformed, Said};
 use crate::discover::{self, Kind};
 use crate::ledger::{Ledger, Stretches};
 use crate::session::{Look, Seen, Session};
-use crate::tail::{CHUNK, Piece, Tail};
+use crate::tail::{CHUNK, Mark, Piece, Tail};
 
 /// Files up to this size are read from their beginning at once.
 const WHOLE: u64 = 1024 * 1024;
@@ -84,7 +85,21 @@ struct Reader {
     scratch: Option<Box<About>>,
 }
 
-#[derive(Clone, Debug)]
+/// A file as it is left to the next observer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    path: String,
+    mark: Mark,
+    stamp: (u64, Timestamp),
+    adapter: Adapter,
+    session: SessionId,
+    is_sub_agent: bool,
+    announce_from: Timestamp,
+    earlier: Option<Ledger>,
+    ledger: Ledger,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Adapter {
     Claude(Claude),
     ClaudeSubAgent,
@@ -123,6 +138,47 @@ impl Transcript {
             transcript.tail = Tail::new(path);
         }
         Some(transcript)
+    }
+
+    /// What the next observer needs to go on; `None` = it has to begin anew.
+    pub(crate) fn remember(&self) -> Option<Kept> {
+        Some(Kept {
+            path: self.path.to_str().filter(|_| self.missing.is_none())?.to_owned(),
+            mark: self.tail.mark()?,
+            stamp: self.stamp,
+            adapter: self.reader.adapter.clone(),
+            session: self.reader.session.clone()?,
+            is_sub_agent: self.reader.is_sub_agent,
+            announce_from: self.reader.announce_from,
+            earlier: self.earlier.clone(),
+            ledger: self.reader.ledger.clone(),
+        })
+    }
+
+    /// Goes on where another observer ended; `None` = the file is another one now, or gone.
+    pub(crate) fn recall(kept: Kept) -> Option<Self> {
+        let path = PathBuf::from(kept.path);
+        Some(Transcript {
+            tail: Tail::at(&path, kept.mark)?,
+            path,
+            reader: Reader {
+                adapter: kept.adapter,
+                ledger: kept.ledger,
+                session: Some(kept.session),
+                is_sub_agent: kept.is_sub_agent,
+                announce_from: kept.announce_from,
+                facts: Vec::new(),
+                scratch: None,
+            },
+            missing: None,
+            earlier: kept.earlier,
+            stamp: kept.stamp,
+        })
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The session that the file adds to, once it is known.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use notify::{ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use ringback_model::Timestamp;
 
+use crate::memory::Memory;
 use crate::observer::Observer;
 use crate::session::Seen;
 use crate::tail::CHUNK;
@@ -75,7 +76,7 @@ impl Default for Handle {
     }
 }
 
-/// Runs `observer` on this thread until `out` breaks or `handle` stops it.
+/// Runs `observer` on this thread until `out` breaks or `handle` stops it, and returns what it knows by then.
 ///
 /// `out` is called with the first scan's result even when nothing was seen, and after that whenever something was.
 /// `clock` tells the present; the thread sleeps while there is nothing to do.
@@ -84,14 +85,14 @@ pub fn run(
     handle: &Handle,
     clock: impl Fn() -> Timestamp,
     mut out: impl FnMut(Vec<Seen>) -> ControlFlow<()>,
-) {
+) -> Memory {
     let inbox = &handle.0;
     let mut watches = Watches::new(observer.directories(), Arc::clone(inbox));
     watches.arm();
     let mut wall = clock();
     let mut steady = Instant::now();
     if out(observer.scan(wall)).is_break() {
-        return;
+        return observer.remember();
     }
     let mut rescan_at = steady + RESCAN;
     let mut look_again: Vec<(Instant, PathBuf)> = Vec::new();
@@ -109,7 +110,7 @@ pub fn run(
         };
         let work = inbox.take(wait);
         if work.stop {
-            return;
+            return observer.remember();
         }
         let (now, passed) = (clock(), steady.elapsed());
         let clock_passed = now.since(wall);
@@ -159,7 +160,7 @@ pub fn run(
             seen.extend(observer.take_sums(summed, now));
         }
         if !seen.is_empty() && out(seen).is_break() {
-            return;
+            return observer.remember();
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use ringback_model::session::{About, TEXT_CHARS, cut};
 use ringback_model::{Fact, Reason, Timestamp, ToolKind};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Malformed, Said, id, parse, set, set_some, text};
@@ -15,7 +15,7 @@ use crate::price::Usage;
 const QUEUE: usize = 64;
 
 /// What the records of one transcript leave behind for later ones.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Claude {
     /// Prompts waiting in the queue, oldest first: whether each is a `/compact`.
     queue: VecDeque<bool>,

@@ -3,7 +3,7 @@
 
 use ringback_model::session::{TEXT_CHARS, cut};
 use ringback_model::{Fact, Reason, SessionId, Timestamp, ToolKind};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Malformed, Said, id, parse, set, set_some, text};
@@ -11,7 +11,7 @@ use crate::lenient::{Content, Keys, Number, Object, Text};
 use crate::price::Usage;
 
 /// What the records of one rollout leave behind for later ones.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Codex {
     /// Only the first head of a file is its own: older forks copied their parent's after it.
     has_head: bool,

@@ -9,5 +9,6 @@ mod live;
 #[cfg(target_os = "linux")]
 mod memory;
 mod registry;
+mod restart;
 mod watch;
 mod world;

@@ -105,6 +105,39 @@ async fn sessions_are_listed_shown_named_and_filtered() {
 }
 
 #[tokio::test]
+async fn a_restart_reads_what_was_written_meanwhile_and_nothing_twice_unless_nothing_may_be_on_disk() {
+    for (durability, messages) in [("disk", 4), ("memory", 3)] {
+        let home = Home::new();
+        let receiver = Receiver::always(Answer::Status(200)).await;
+        let config = json!({
+            "server": { "listen": "127.0.0.1:0" },
+            "delivery": { "durability": durability },
+            "webhooks": [{ "name": "a", "url": receiver.url("/") }],
+        });
+        home.write_config(&config.to_string());
+        let daemon = home.up(ringback()).await;
+        let session = Transcript::new(&home, "s-api");
+        session.prompt("Fix it");
+        session.end("Fixed.");
+        receiver.wait_for(1, DEADLINE).await;
+        daemon.terminate().await.expect_success();
+
+        // Whoever reads the first line again does not count it.
+        session.spoil();
+        session.prompt("And this");
+        session.end("Done.");
+        let daemon = home.up(ringback()).await;
+        let row = daemon.api_get("/api/sessions").await.json()[0].clone();
+        assert_eq!(
+            (&row["total_messages"], &row["activity"]),
+            (&json!(messages), &json!("waiting")),
+            "{row}"
+        );
+        daemon.terminate().await.expect_success();
+    }
+}
+
+#[tokio::test]
 async fn sessions_watch_prints_a_line_for_each_transition() {
     let home = Home::new();
     home.write_config(r#"{"server":{"listen":"127.0.0.1:0"}}"#);

@@ -57,6 +57,15 @@ impl Transcript {
         self.write(&text);
     }
 
+    /// Makes the file's beginning unreadable, and lets the file look as it did.
+    pub(crate) fn spoil(&self) {
+        let modified =
+            std::fs::metadata(&self.path).and_then(|m| m.modified()).expect("the transcript is there");
+        let mut file = OpenOptions::new().write(true).open(&self.path).expect("the transcript opens");
+        file.write_all(b"not json").expect("the transcript takes it");
+        file.set_modified(modified).expect("its time can be set");
+    }
+
     fn answer(&self, content: Value, stop: &str, id: &str) {
         self.append(answered(content, stop, id));
     }
