@@ -279,6 +279,7 @@ impl Daemon {
                 declared,
                 view,
                 feed,
+                updates: http::Updates::default(),
                 lanes,
                 health,
                 origin,

@@ -62,6 +62,10 @@ pub struct Observer {
     titles: HashMap<SessionId, String>,
     /// Main repository by working directory.
     worktrees: HashMap<String, Option<String>>,
+    /// Sessions that time alone will change, and when: nothing that happens often looks at all sessions.
+    timers: Timers,
+    /// Files with sums that wait to be made, by the time of their last write.
+    waiting: BTreeSet<(Timestamp, PathBuf)>,
     /// Sessions touched by the call under way.
     pub(crate) touched: BTreeSet<SessionId>,
     pub(crate) since: Timestamp,
@@ -83,6 +87,8 @@ impl Observer {
             files_of: HashMap::new(),
             titles: HashMap::new(),
             worktrees: HashMap::new(),
+            timers: Timers::default(),
+            waiting: BTreeSet::new(),
             touched: BTreeSet::new(),
             since: now,
             unreadable: 0,
@@ -147,15 +153,13 @@ impl Observer {
         let mut out = Vec::new();
         let changes = self.registry.recheck(&*self.processes, now);
         self.apply_registry(changes, now, &mut out);
-        let due = self.sessions.iter().filter(|(_, s)| s.timer().is_some_and(|at| at <= now));
-        self.touched.extend(due.map(|(id, _)| id.clone()));
+        self.touched.extend(self.timers.due(now).cloned());
         self.finish(now, out)
     }
 
     /// When [`Observer::tick`] has something to do; `None` = not before something else changes.
     pub fn next_timer(&self) -> Option<Timestamp> {
-        let timers = self.sessions.values().filter_map(Session::timer);
-        timers.chain(self.registry.next_recheck()).min()
+        self.timers.next().into_iter().chain(self.registry.next_recheck()).min()
     }
 
     /// The machine slept, or its clock jumped: what was written up to `now` is history, told as it stands.
@@ -169,8 +173,12 @@ impl Observer {
     /// Lends the next old part of a big file whose sums are missing, of the file written last first; `None` = nobody is
     /// needed. To be read to its end and given to [`Observer::take_sums`].
     pub fn lend_backfill(&mut self) -> Option<Box<Backfill>> {
-        let waiting = self.transcripts.values_mut().filter(|t| t.has_backfill());
-        waiting.max_by_key(|t| t.stamp.1)?.lend_backfill()
+        while let Some((_, path)) = self.waiting.pop_last() {
+            if let Some(backfill) = self.transcripts.get_mut(&path).and_then(Transcript::lend_backfill) {
+                return Some(backfill);
+            }
+        }
+        None
     }
 
     /// Takes in the sums over an old part of a big file.
@@ -289,6 +297,9 @@ impl Observer {
             self.touched.insert(id.clone());
             self.files_of.entry(id.clone()).or_default().insert(path.to_owned());
         }
+        if transcript.has_backfill() {
+            self.waiting.insert((transcript.stamp.1, path.to_owned()));
+        }
         self.transcripts.insert(path.to_owned(), transcript);
     }
 
@@ -311,6 +322,7 @@ impl Observer {
             .collect();
         for id in old {
             self.sessions.remove(&id);
+            self.timers.set(&id, None);
             for path in self.files_of.remove(&id).unwrap_or_default() {
                 self.transcripts.remove(&path);
             }
@@ -343,6 +355,7 @@ impl Observer {
             }
             session.settle(look, &mut out);
             session.tell_about(&mut out);
+            self.timers.set(&id, session.timer());
         }
         if !self.config.exclude_cwd_substrings.is_empty() {
             out.retain(|seen| {
@@ -351,6 +364,37 @@ impl Observer {
             });
         }
         out
+    }
+}
+
+/// The next timer of each session.
+#[derive(Default)]
+struct Timers {
+    at: HashMap<SessionId, Timestamp>,
+    order: BTreeSet<(Timestamp, SessionId)>,
+}
+
+impl Timers {
+    fn set(&mut self, id: &SessionId, at: Option<Timestamp>) {
+        let before = match at {
+            Some(at) => self.at.insert(id.clone(), at),
+            None => self.at.remove(id),
+        };
+        if before == at {
+            return;
+        }
+        if let Some(before) = before {
+            self.order.remove(&(before, id.clone()));
+        }
+        self.order.extend(at.map(|at| (at, id.clone())));
+    }
+
+    fn next(&self) -> Option<Timestamp> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    fn due(&self, now: Timestamp) -> impl Iterator<Item = &SessionId> {
+        self.order.iter().take_while(move |(at, _)| *at <= now).map(|(_, id)| id)
     }
 }
 

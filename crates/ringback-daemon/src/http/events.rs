@@ -2,6 +2,7 @@
 //! transition and delivery as it happens.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Query, State};
@@ -11,7 +12,7 @@ use axum::response::sse::{Event, KeepAlive};
 use futures_util::Stream;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use super::{App, sessions};
@@ -145,13 +146,44 @@ impl Client {
     }
 
     async fn snapshot(&self) -> Event {
-        let sessions = self.app.view.list(&Filter::default(), self.app.window, (self.app.now)());
-        let stats = sessions::counts(&self.app).await.unwrap_or_default();
-        Event::default().event("update").data(json!({ "sessions": sessions, "stats": stats }).to_string())
+        let app = &self.app;
+        let version = *app.view.version().borrow();
+        let make = async {
+            let sessions = app.view.list(&Filter::default(), app.window, (app.now)());
+            let stats = sessions::counts(app).await.unwrap_or_default();
+            json!({ "sessions": sessions, "stats": stats }).to_string()
+        };
+        Event::default().event("update").data(&*app.updates.of(version, make).await)
     }
 
     fn wants(&self, kind: &str) -> bool {
         self.wants.as_ref().is_none_or(|kinds| kinds.iter().any(|k| k == kind))
+    }
+}
+
+/// The newest snapshot, serialised once for all clients. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Updates(Arc<Mutex<Option<Update>>>);
+
+#[derive(Debug)]
+struct Update {
+    version: u64,
+    made_at: Instant,
+    data: Arc<str>,
+}
+
+impl Updates {
+    /// The snapshot of this version of the sessions. Counts may be a second old.
+    async fn of(&self, version: u64, make: impl Future<Output = String>) -> Arc<str> {
+        // Held while one client makes it: the others want the same.
+        let mut newest = self.0.lock().await;
+        let is_good = |update: &&Update| update.version == version && update.made_at.elapsed() < UPDATE_EVERY;
+        if let Some(update) = newest.as_ref().filter(is_good) {
+            return Arc::clone(&update.data);
+        }
+        let data: Arc<str> = make.await.into();
+        *newest = Some(Update { version, made_at: Instant::now(), data: Arc::clone(&data) });
+        data
     }
 }
 
@@ -166,6 +198,25 @@ mod tests {
     use super::*;
     use axum::response::IntoResponse;
     use http_body_util::BodyExt;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_is_serialised_once_for_all_clients() {
+        let (updates, made) = (Updates::default(), std::cell::Cell::new(0));
+        let get = async |version| {
+            let make = async {
+                made.set(made.get() + 1);
+                // Whoever makes it waits for the journal's counts; the others come meanwhile.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                made.get().to_string()
+            };
+            updates.of(version, make).await.to_string()
+        };
+        let all = tokio::join!(get(1), get(1), get(1));
+        assert_eq!(all, ("1".to_owned(), "1".to_owned(), "1".to_owned()));
+        assert_eq!((get(2).await, get(2).await), ("2".to_owned(), "2".to_owned()), "the sessions changed");
+        tokio::time::sleep(UPDATE_EVERY).await;
+        assert_eq!(get(2).await, "3", "the counts are old");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_heartbeat_comes_within_fifteen_seconds_of_silence_again_and_again() {

@@ -33,6 +33,8 @@ use crate::run::Runs;
 use crate::storage::Health;
 use crate::view::View;
 
+pub(crate) use events::Updates;
+
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct App {
@@ -44,6 +46,8 @@ pub(crate) struct App {
     pub(crate) declared: Declared,
     pub(crate) view: View,
     pub(crate) feed: Feed,
+    /// What the event stream's clients are sent of the sessions.
+    pub(crate) updates: Updates,
     pub(crate) lanes: Lanes,
     pub(crate) health: Arc<Health>,
     pub(crate) origin: Origin,
