@@ -278,10 +278,7 @@ mod tests {
             assert_eq!(streak.ended(&in_state(state), Some("f"), t(n)), pauses, "{n}");
         }
         assert_eq!(streak.paused_at, Some(t(8)), "one that completes meanwhile does not end the pause");
-        assert_eq!(
-            streak.why().as_deref(),
-            Some("3 failed runs in a row; the last: claude: no money")
-        );
+        assert_eq!(streak.why().as_deref(), Some("3 failed runs in a row; the last: claude: no money"));
         assert_eq!(serde_json::from_str::<Streak>(&serde_json::to_string(&streak).unwrap()).unwrap(), streak);
         let outdated = [Some("f"), Some("g"), None].map(|file| streak.is_outdated(file));
         assert_eq!(outdated, [false, true, false]);

@@ -321,7 +321,10 @@ mod tests {
         with_facts(|facts| {
             for (merged, line) in [
                 (1, "1 earlier call was merged into this run: the data below is that of the newest call."),
-                (19, "19 earlier calls were merged into this run: the data below is that of the newest call."),
+                (
+                    19,
+                    "19 earlier calls were merged into this run: the data below is that of the newest call.",
+                ),
             ] {
                 let text = prompt(&PromptFacts { merged, ..facts });
                 assert!(text.ends_with(&format!("\n{line}\nYour task:\nMESSAGE")), "{text}");

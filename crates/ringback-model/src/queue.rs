@@ -217,7 +217,11 @@ mod tests {
             serde_json::to_string(&wait).unwrap(),
             r#"{"reason":"quiet","until":"1970-01-01T00:00:10.001Z"}"#
         );
-        assert_eq!(situation.admit(&other, true), Err(Wait::OlderRun), "the one that gathers was there first");
+        assert_eq!(
+            situation.admit(&other, true),
+            Err(Wait::OlderRun),
+            "the one that gathers was there first"
+        );
         let ready = Run { ready_at: Some(Timestamp::from_millis(10_000)), ..of_hook("pr", Some("pr:3")) };
         assert!(situation.admit(&ready, true).is_ok() && situation.admit(&of_hook("pr", None), true).is_ok());
     }
@@ -227,10 +231,7 @@ mod tests {
         let mut situation = situation(Bounds::new(), 0.0);
         situation.paused.insert("ci".to_owned(), Timestamp::default());
         let wait = situation.admit(&of_hook("ci", None), true).unwrap_err();
-        assert_eq!(
-            wait.to_string(),
-            "waits because its hook is paused: ringback hooks resume ci"
-        );
+        assert_eq!(wait.to_string(), "waits because its hook is paused: ringback hooks resume ci");
         assert!(situation.admit(&request("ci", 1.0), true).is_ok());
     }
 

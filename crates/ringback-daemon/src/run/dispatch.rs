@@ -159,9 +159,8 @@ impl Runs {
                     Err(Wait::DailyCostUsd { until, .. } | Wait::Quiet { until }) => {
                         taken.again_at = Some(taken.again_at.map_or(until, |at| at.min(until)));
                     }
-                    Err(
-                        Wait::Concurrency { .. } | Wait::Slot | Wait::OlderRun | Wait::HookPaused { .. },
-                    ) => {}
+                    Err(Wait::Concurrency { .. } | Wait::Slot | Wait::OlderRun | Wait::HookPaused { .. }) => {
+                    }
                 }
             }
             if is_whole {
@@ -341,8 +340,7 @@ impl Runs {
             let streak = self.streak_after(&books, &run);
             let paused = streak.as_ref().filter(|(_, _, is_paused)| *is_paused);
             let texts = text.into_iter().chain(paused.map(|(slug, _, _)| flow::told_of_pause(slug)));
-            let told: Vec<Told> =
-                texts.map(|text| self.message(Some(&run), &text, None, false)).collect();
+            let told: Vec<Told> = texts.map(|text| self.message(Some(&run), &text, None, false)).collect();
             let has_told = !told.is_empty();
             let value = |(slug, streak, _): &(String, Streak, bool)| {
                 let is_over = *streak == Streak::default();
@@ -484,5 +482,7 @@ fn end_of(outcome: Outcome) -> End {
     End { state, error, cost_usd: outcome.cost_usd, tokens }
 }
 
+#[cfg(test)]
+mod gathering;
 #[cfg(test)]
 mod simulation;

@@ -124,7 +124,8 @@ impl Runs {
         let before = self.streak(&slug);
         let mut streak = before.clone();
         let files = self.hook_files();
-        let is_paused = streak.ended(run, files.fingerprints.get(&slug).map(String::as_str), self.moment().at);
+        let is_paused =
+            streak.ended(run, files.fingerprints.get(&slug).map(String::as_str), self.moment().at);
         (streak != before).then_some((slug, streak, is_paused))
     }
 

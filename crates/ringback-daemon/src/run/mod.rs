@@ -40,10 +40,10 @@ use crate::config;
 use crate::env::Env;
 use crate::feed::Feed;
 use crate::hook::declared::Settings;
-use hooks::HookFiles;
 use crate::lane::Outlets;
 use crate::mcp::Tokens;
 use crate::view::View;
+use hooks::HookFiles;
 
 /// How long a repeated key starts no second run.
 const KEY_TTL: Duration = Duration::from_secs(72 * 3600);
@@ -291,6 +291,13 @@ impl Runs {
         let max_queued = if spent.is_some() || !has_room { 0 } else { self.0.config.max_queued };
         let accept = Accept { run, key, now, key_ttl: KEY_TTL, max_queued, rule };
         let accepted = self.0.ledger.accept(accept).await.map_err(unwritten)?;
+        if let Accepted::Replacing(older) = &accepted {
+            for active in older.iter().filter_map(|older| self.active(*older)) {
+                active.run().superseded_by = Some(id);
+                active.orders.send_replace(Order::Cancel);
+            }
+        }
+        drop(books);
         match accepted {
             Accepted::New if rule.is_none() => {
                 self.0.feed.push("run", shown.to_string());
@@ -302,11 +309,6 @@ impl Runs {
                 Ok(id)
             }
             Accepted::Replacing(mut older) => {
-                for active in older.iter().filter_map(|older| self.active(*older)) {
-                    active.run().superseded_by = Some(id);
-                    active.orders.send_replace(Order::Cancel);
-                }
-                drop(books);
                 older.push(id);
                 self.changed(&older).await;
                 Ok(id)

@@ -142,7 +142,9 @@ mod tests {
     #[test]
     fn without_rates_nothing_waits() {
         let mut gate = Gate::new(None, &Bounds::new());
-        assert!((0..10_000).all(|_| gate.admit(&source("ci"), at(0)).is_ok()) && gate.wait(None, at(0)).is_zero());
+        assert!(
+            (0..10_000).all(|_| gate.admit(&source("ci"), at(0)).is_ok()) && gate.wait(None, at(0)).is_zero()
+        );
     }
 
     #[test]

@@ -484,7 +484,10 @@ async fn a_merge_needs_no_room_and_a_repeated_call_is_not_merged(ledger: &dyn Le
     assert_eq!(ledger.run(run_id(1)).await.unwrap().unwrap().merged, 1);
     let other = Accept { max_queued: 1, ..accept_on("pr:2", OnNewer::Replace, 4, 10) };
     assert_eq!(ledger.accept(with_key("hook", "c", other.clone())).await, Ok(Accepted::Full));
-    assert_eq!(ledger.accept(with_key("hook", "c", Accept { max_queued: 2, ..other })).await, Ok(Accepted::New));
+    assert_eq!(
+        ledger.accept(with_key("hook", "c", Accept { max_queued: 2, ..other })).await,
+        Ok(Accepted::New)
+    );
 }
 
 async fn a_newer_run_takes_the_place_of_queued_ones_in_the_same_write(ledger: &dyn Ledger) {
@@ -511,7 +514,9 @@ async fn a_newer_run_takes_the_place_of_queued_ones_in_the_same_write(ledger: &d
     assert_eq!(queue(ledger).await, [5]);
 }
 
-async fn a_message_is_told_once_per_key_and_never_for_a_call_that_started_a_run<S: Store + Ledger>(engine: &S) {
+async fn a_message_is_told_once_per_key_and_never_for_a_call_that_started_a_run<S: Store + Ledger>(
+    engine: &S,
+) {
     let call = |value: &str, at| {
         Some(Binding { key: key("hook", value), now: t(at), ttl: Duration::from_millis(1000) })
     };

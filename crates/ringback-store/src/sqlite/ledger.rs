@@ -7,9 +7,7 @@ use ringback_model::{SessionId, Timestamp};
 use super::record::Ready;
 use super::save::{ReadySave, run_json};
 use super::{SqliteStore, runs};
-use crate::{
-    Accept, Accepted, Binding, Entry, Error, Ledger, PRUNED_AT_ONCE, Page, RunQuery, Save, Told,
-};
+use crate::{Accept, Accepted, Binding, Entry, Error, Ledger, PRUNED_AT_ONCE, Page, RunQuery, Save, Told};
 
 #[async_trait]
 impl Ledger for SqliteStore {

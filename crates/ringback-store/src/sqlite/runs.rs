@@ -46,7 +46,12 @@ fn in_state(conn: &Connection, state: RunState, limit: usize) -> Result<Vec<Run>
 }
 
 /// The last `limit` runs on a subject in a state, in the order in which they were accepted.
-pub(super) fn on_subject(conn: &Connection, subject: &str, state: RunState, limit: usize) -> Result<Vec<Run>> {
+pub(super) fn on_subject(
+    conn: &Connection,
+    subject: &str,
+    state: RunState,
+    limit: usize,
+) -> Result<Vec<Run>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut runs: Vec<Run> = conn
         .prepare_cached(ON_SUBJECT)?

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use ringback_model::Timestamp;
 use ringback_testkit::{Daemon, FakeDiscord, FakeDiscordConfig, Reply};
 use serde_json::{Value, json};
 
@@ -11,8 +12,7 @@ use crate::inbound::{Inbound, SECRET, ended};
 use crate::{DEADLINE, ringback};
 
 /// Keeps what it is asked, and ends when the file `go` is in the home.
-const WAITS: &str =
-    "cat > \"$HOME/prompt-$RINGBACK_RUN\"; while [ ! -e \"$HOME/go\" ]; do sleep 0.02; done";
+const WAITS: &str = "cat > \"$HOME/prompt-$RINGBACK_RUN\"; while [ ! -e \"$HOME/go\" ]; do sleep 0.02; done";
 /// Keeps what it is asked, and fails unless the file `go` is in the home.
 const FAILS: &str = "cat > \"$HOME/prompt-$RINGBACK_RUN\"; [ -e \"$HOME/go\" ]";
 
@@ -63,6 +63,11 @@ async fn waits(daemon: &Daemon, id: &str, reason: &str) -> Value {
 
 async fn runs(daemon: &Daemon) -> Vec<Value> {
     daemon.api_get("/api/runs").await.json()["items"].as_array().expect("a list").clone()
+}
+
+/// An instant of a run.
+fn instant(run: &Value, key: &str) -> Timestamp {
+    run[key].as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{key}: {run}"))
 }
 
 /// What the command prints, which must succeed.
@@ -164,7 +169,7 @@ async fn what_is_gathered_survives_kill_9_and_becomes_exactly_one_run() {
     let run = ended(&daemon, &id).await;
     assert_eq!((&run["state"], &run["merged"]), (&json!("completed"), &json!(4)), "{run}");
     assert_eq!(run["ready_at"], before["ready_at"], "it started no earlier than it was to");
-    assert!(run["started_at"].as_str() >= run["ready_at"].as_str(), "{run}");
+    assert!(instant(&run, "started_at") >= instant(&run, "ready_at"), "{run}");
     let prompt = inbound.home.read(format!("prompt-{id}")).expect("the agent kept it");
     assert!(prompt.contains("\"n\": 5\n") && prompt.contains("\n4 earlier calls were merged"), "{prompt}");
     assert_eq!(start(&inbound, "pr", 3).await, id, "its deliveries are known");
@@ -205,8 +210,8 @@ async fn with_on_newer_queue_two_runs_about_the_same_never_work_at_once() {
     inbound.home.write("go", "");
     let [first, second, third] =
         [ended(&daemon, &first).await, ended(&daemon, &second).await, ended(&daemon, &third).await];
-    assert!(second["started_at"].as_str() >= first["ended_at"].as_str(), "{first} {second}");
-    assert!(third["started_at"].as_str() >= second["ended_at"].as_str(), "{second} {third}");
+    assert!(instant(&second, "started_at") >= instant(&first, "ended_at"), "{first} {second}");
+    assert!(instant(&third, "started_at") >= instant(&second, "ended_at"), "{second} {third}");
     assert_eq!([&first["merged"], &second["merged"], &third["merged"]], [&json!(0); 3]);
 }
 
@@ -248,6 +253,25 @@ async fn with_on_newer_cancel_the_one_that_works_is_ended_as_superseded_and_not_
     assert_eq!(ended(&daemon, &second).await["state"], "completed");
     told(&daemon, &discord, "pr couldn't complete", 0).await;
     assert_eq!(daemon.api_get("/api/hooks").await.json()["items"][0]["failed_in_a_row"], 0);
+}
+
+#[tokio::test]
+async fn after_kill_9_what_was_being_ended_for_a_newer_run_is_superseded_and_not_run_again() {
+    let script = "trap '' TERM; cat > /dev/null; while [ ! -e \"$HOME/go\" ]; do sleep 0.02; done";
+    let mut inbound = Inbound::new(script, json!({ "retry": true }));
+    let discord = discord(&mut inbound).await;
+    write(&inbound, "pr", "on_newer: cancel");
+    let daemon = inbound.home.up(ringback()).await;
+    let first = start(&inbound, "pr", 1).await;
+    works(&daemon, &first).await;
+    let second = start(&inbound, "pr", 2).await;
+    daemon.kill9().await;
+    inbound.home.write("go", "");
+    let daemon = inbound.home.up(ringback()).await;
+    assert_eq!(ended(&daemon, &first).await["state"], "superseded");
+    assert_eq!(ended(&daemon, &second).await["state"], "completed");
+    assert_eq!(runs(&daemon).await.len(), 2);
+    told(&daemon, &discord, "pr couldn't complete", 0).await;
 }
 
 #[tokio::test]

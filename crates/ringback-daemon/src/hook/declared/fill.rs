@@ -97,11 +97,7 @@ pub(in crate::hook) fn fill(hook: &Hook, sent: Sent<'_>, fence: &str) -> Result<
 type Values = (Map<String, Value>, Option<String>);
 
 /// What the fields are filled with; `None` where `when` does not hold.
-fn values(
-    hook: &Hook,
-    body: Map<String, Value>,
-    sent: &Sent<'_>,
-) -> Result<Option<Values>, Unfit> {
+fn values(hook: &Hook, body: Map<String, Value>, sent: &Sent<'_>) -> Result<Option<Values>, Unfit> {
     if hook.when.is_none() && hook.map.is_none() && !hook.flow.has_key() {
         return Ok(Some((body, hook.flow.subject_without_key(&hook.slug))));
     }

@@ -39,7 +39,7 @@ const OF_RUNS: [&str; 12] = [
 ];
 
 /// How the calls of a hook flow.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Flow {
     /// Accepted calls, and runs at once.
     pub(crate) bound: Bound,

@@ -273,7 +273,8 @@ fn the_key_of_coalesce_tells_what_a_call_is_about() {
     assert!(long.len() == 2 + 64 && !long.contains("xx"), "{long}");
     let other = subject("coalesce: { key: text }", json!({"text": "x".repeat(5001)})).unwrap();
     assert_ne!(long, other);
-    let hungry = hook("coalesce: { key: \"{% for x in l %}{% for y in l %}{% endfor %}{% endfor %}\" }", "Look.");
+    let hungry =
+        hook("coalesce: { key: \"{% for x in l %}{% for y in l %}{% endfor %}{% endfor %}\" }", "Look.");
     let list: Vec<u32> = (0..2000).collect();
     let told = Unfit::Invalid(vec!["coalesce.key: cannot be evaluated".to_owned()]);
     assert_eq!(filled(&hungry, &json!({ "l": list })), Err(told));
@@ -291,10 +292,8 @@ fn the_keys_of_flow_have_their_defaults() {
     assert!(none.rule.is_none() && none.bound == Default::default() && !none.is_deliver_only);
     assert_eq!(hook("coalesce: {}", "Look.").flow.rule, rule(30, 300, OnNewer::Queue));
     assert_eq!(hook("coalesce: { quiet: 10m }", "Look.").flow.rule, rule(600, 600, OnNewer::Queue));
-    let all = hook(
-        "rate: 30/m\nconcurrency: 2\non-newer: cancel\ncoalesce: { quiet: 1s, max-wait: 2s }",
-        "Look.",
-    );
+    let all =
+        hook("rate: 30/m\nconcurrency: 2\non-newer: cancel\ncoalesce: { quiet: 1s, max-wait: 2s }", "Look.");
     assert_eq!(all.flow.rule, rule(1, 2, OnNewer::Cancel));
     assert_eq!((all.flow.bound.rate, all.flow.bound.concurrency), ("30/m".parse().ok(), Some(2)));
     assert!(all.warnings.is_empty(), "{:?}", all.warnings);
