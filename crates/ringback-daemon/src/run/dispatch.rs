@@ -180,6 +180,8 @@ impl Runs {
         // A cancel looks at the queue and at the active runs under this lock, and so does a run's end, which gives
         // back what it had reserved.
         let _books = self.0.books.lock().await;
+        // A call may be merged into it until then.
+        let _queue = self.0.queue.write().await;
         let Some(mut run) = self.0.ledger.run(run.id).await? else { return Ok(None) };
         let admitted = self.situation().await?.admit(&run, self.is_metered(&run.request));
         let Ok(reserved) = admitted else { return Ok(None) };

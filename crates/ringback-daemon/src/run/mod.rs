@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use ringback_model::budget::{self, Budget, Moment};
-use ringback_model::flow::{self, Rule, Streak};
+use ringback_model::flow::{self, OnNewer, Rule, Streak};
 use ringback_model::inbound::bounds::Bounds;
 use ringback_model::inbound::{Call, IdempotencyKey, Refusal};
 use ringback_model::money::Day;
@@ -90,6 +90,9 @@ pub(crate) struct Parts {
     active: Mutex<HashMap<RunId, Arc<Active>>>,
     /// Held from reading to the committed write, so that two tools never spend the same ping.
     books: tokio::sync::Mutex<Books>,
+    /// Calls that may change queued runs share it, and are written together; whoever takes a run from the queue, or
+    /// cancels one there, has it alone. Locked after the books.
+    queue: tokio::sync::RwLock<()>,
     /// Sessions that are runs, with the run's source.
     sessions: RunSessions,
     now: fn() -> Moment,
@@ -222,6 +225,7 @@ impl Runs {
             wake: Notify::new(),
             active: Mutex::default(),
             books: tokio::sync::Mutex::new(books),
+            queue: tokio::sync::RwLock::default(),
             sessions: Arc::new(RwLock::new(sessions)),
             now: setup.now,
             day: setup.day,
@@ -277,8 +281,10 @@ impl Runs {
             Refusal::StorageUnavailable
         };
         let paused = request.hook.as_deref().filter(|slug| self.is_paused(slug));
-        // Under this lock queued runs are taken, so that none of them starts while it is changed or counted.
-        let books = if rule.is_some() || paused.is_some() { Some(self.0.books.lock().await) } else { None };
+        // Counted one after the other; and a run that is to be ended is marked in the journal and here in one go.
+        let is_cancelling = rule.is_some_and(|rule| rule.on_newer == OnNewer::Cancel);
+        let books = if is_cancelling || paused.is_some() { Some(self.0.books.lock().await) } else { None };
+        let queue = if rule.is_some() { Some(self.0.queue.read().await) } else { None };
         let has_room = match paused {
             Some(slug) => self.waiting_of(slug).await.map_err(unwritten)? < flow::MAX_WAITING,
             None => true,
@@ -297,7 +303,7 @@ impl Runs {
                 active.orders.send_replace(Order::Cancel);
             }
         }
-        drop(books);
+        drop((books, queue));
         match accepted {
             Accepted::New if rule.is_none() => {
                 self.0.feed.push("run", shown.to_string());
@@ -440,8 +446,9 @@ impl Runs {
             active.orders.send_replace(Order::Cancel);
             return Ok(true);
         }
-        // The dispatcher takes queued runs under the same lock.
+        // The dispatcher takes queued runs under the same locks.
         let _books = self.0.books.lock().await;
+        let _queue = self.0.queue.write().await;
         let Some(mut run) = self.0.ledger.run(id).await? else { return Ok(false) };
         let end = ringback_model::run::End::plain(RunState::Cancelled);
         if self.active(id).is_some() || run.finish(end, true, (self.0.now)().at).is_err() {
