@@ -1,6 +1,8 @@
 //! Flow of declared hooks: rates, concurrency, calls that become one run, what a newer run means for an older one, the
 //! pause after failures, and messages without a run.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringback_model::Timestamp;
@@ -174,6 +176,30 @@ async fn what_is_gathered_survives_kill_9_and_becomes_exactly_one_run() {
     assert!(prompt.contains("\"n\": 5\n") && prompt.contains("\n4 earlier calls were merged"), "{prompt}");
     assert_eq!(start(&inbound, "pr", 3).await, id, "its deliveries are known");
     assert_eq!(runs(&daemon).await.len(), 1);
+}
+
+#[tokio::test]
+async fn no_call_is_lost_or_counted_twice_while_runs_start_between_them() {
+    let inbound = Arc::new(Inbound::new("cat > /dev/null", json!({})));
+    write(&inbound, "pr", "coalesce: { quiet: 10ms, max-wait: 60ms }");
+    let daemon = inbound.home.up(ringback()).await;
+    let calls: Vec<_> = (0..80)
+        .map(|n| {
+            let inbound = Arc::clone(&inbound);
+            tokio::spawn(async move { start(&inbound, "pr", n).await })
+        })
+        .collect();
+    let mut ids = BTreeSet::new();
+    for call in calls {
+        ids.insert(call.await.expect("the call was answered"));
+    }
+    let mut stood_for = 0;
+    for id in &ids {
+        let run = ended(&daemon, id).await;
+        assert_eq!(run["state"], "completed", "{run}");
+        stood_for += 1 + run["merged"].as_u64().expect("a number");
+    }
+    assert_eq!((stood_for, runs(&daemon).await.len()), (80, ids.len()));
 }
 
 #[tokio::test]
