@@ -209,7 +209,7 @@ impl Daemon {
         }
         if let Some(files) = files {
             let runs = runs.clone();
-            let seen = move |loaded: &declared::Loaded| runs.withhold(&loaded.variables);
+            let seen = move |loaded: &declared::Loaded| runs.follow(loaded);
             tasks.spawn(named("hook files", files.run(seen, stopping.clone())));
         }
 
@@ -467,13 +467,13 @@ async fn serve_api(listener: TcpListener, app: http::App, mut stop: watch::Recei
     }
 }
 
-/// The hook files, read once; their variables are kept from agents from the start. `None`: there is no directory for
+/// The hook files, read once; runs go by them from the start. `None`: there is no directory for
 /// configuration.
 fn hook_files(config: &Config, env: &Env, runs: &Runs) -> Option<declared::Follower> {
     let directory = declared::directory(env)?;
     let env = config.with_dotenv(env);
     let files = declared::Follower::new(directory, config.inbound.allow_unsigned, env, config.runs.clone());
-    runs.withhold(&files.declared().now().variables);
+    runs.follow(&files.declared().now());
     Some(files)
 }
 

@@ -31,6 +31,8 @@ pub struct PromptFacts<'a> {
     pub reach: Reach,
     /// The workspace's pending updates; shown to forks.
     pub updates: &'a PendingUpdates,
+    /// Earlier calls that the run stands for beside its own.
+    pub merged: u32,
     /// The instant that the updates' ages are told for.
     pub now: Timestamp,
 }
@@ -94,6 +96,7 @@ fn preamble(facts: &PromptFacts<'_>) -> String {
     if facts.start == Start::Fork {
         lines.extend(facts.updates.for_fork(facts.now));
     }
+    lines.extend(merged(facts.merged));
     lines.push("Your task:".to_owned());
     lines.join("\n")
 }
@@ -182,6 +185,15 @@ fn reach(reach: Reach) -> Option<&'static str> {
     }
 }
 
+fn merged(calls: u32) -> Option<String> {
+    let what = match calls {
+        0 => return None,
+        1 => "1 earlier call was".to_owned(),
+        n => format!("{n} earlier calls were"),
+    };
+    Some(format!("{what} merged into this run: the data below is that of the newest call."))
+}
+
 fn restrictions(facts: &PromptFacts<'_>, allowed: &[String]) -> String {
     let mut tools: Vec<String> = allowed.iter().map(|tool| crate::escape::one_line(tool)).collect();
     if facts.allow_ping {
@@ -218,6 +230,7 @@ mod tests {
             allowed_tools: None,
             reach: Reach::Notifiers,
             updates: &PendingUpdates::default(),
+            merged: 0,
             now: Timestamp::from_millis(7_200_000),
         })
     }
@@ -300,6 +313,23 @@ mod tests {
                     assert!(text.contains("text output is discarded"), "{text}");
                 }
             }
+        });
+    }
+
+    #[test]
+    fn merged_calls_are_told_before_the_message() {
+        with_facts(|facts| {
+            for (merged, line) in [
+                (1, "1 earlier call was merged into this run: the data below is that of the newest call."),
+                (
+                    19,
+                    "19 earlier calls were merged into this run: the data below is that of the newest call.",
+                ),
+            ] {
+                let text = prompt(&PromptFacts { merged, ..facts });
+                assert!(text.ends_with(&format!("\n{line}\nYour task:\nMESSAGE")), "{text}");
+            }
+            assert!(!prompt(&facts).contains("merged"));
         });
     }
 

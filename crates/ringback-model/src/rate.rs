@@ -70,6 +70,11 @@ impl Pace {
         Pace { rate, begun: VecDeque::new() }
     }
 
+    /// Goes by another rate from now on. Attempts that the old one did not have to remember any more are forgotten.
+    pub fn set(&mut self, rate: Rate) {
+        self.rate = rate;
+    }
+
     /// How many attempts may begin at `now`.
     pub fn room(&mut self, now: Duration) -> usize {
         while self.begun.front().is_some_and(|at| now.saturating_sub(*at) >= self.rate.per) {
@@ -83,7 +88,9 @@ impl Pace {
         if self.room(now) > 0 {
             return Duration::ZERO;
         }
-        self.begun.front().map_or(Duration::ZERO, |at| (*at + self.rate.per).saturating_sub(now))
+        // Under an earlier rate more may have begun than this one allows.
+        let over = self.begun.len().saturating_sub(self.rate.attempts as usize);
+        self.begun.get(over).map_or(Duration::ZERO, |at| (*at + self.rate.per).saturating_sub(now))
     }
 
     /// Counts an attempt that begins at `now`.

@@ -187,6 +187,19 @@ pub struct Run {
     /// The git worktree that was made for it.
     #[serde(default)]
     pub worktree: Option<Worktree>,
+    /// What it is about: a hook's slug, and the key of its calls. Of the runs on one subject one works at a time;
+    /// `None` = it stands alone. See [`crate::flow`].
+    #[serde(default)]
+    pub subject: Option<String>,
+    /// It gathers calls until then, and does not start before; `None` = it gathers none.
+    #[serde(default)]
+    pub ready_at: Option<Timestamp>,
+    /// Earlier calls that it stands for beside its own.
+    #[serde(default)]
+    pub merged: u32,
+    /// The newer run that took its place, or that it is ended for.
+    #[serde(default)]
+    pub superseded_by: Option<RunId>,
 }
 
 /// The git worktree of a run.
@@ -276,6 +289,10 @@ impl Run {
             error: None,
             retry_of: None,
             worktree: None,
+            subject: None,
+            ready_at: None,
+            merged: 0,
+            superseded_by: None,
         }
     }
 
@@ -301,9 +318,13 @@ impl Run {
         if !end.state.is_terminal() {
             return Err(IllegalChange { from: self.state, to: end.state });
         }
-        self.change(end.state)?;
+        // What was ended for a newer run did not fail.
+        let is_superseded = self.superseded_by.is_some() && end.state != RunState::Completed;
+        let (state, error) =
+            if is_superseded { (RunState::Superseded, None) } else { (end.state, end.error) };
+        self.change(state)?;
         self.ended_at = Some(now);
-        self.error = end.error;
+        self.error = error;
         self.cost_usd = end.cost_usd.or(self.cost_usd);
         self.charged_usd =
             self.charged_usd.map(|reserved| money::charge(reserved, self.cost_usd, is_metered));
@@ -320,7 +341,12 @@ impl Run {
     /// the machine down with it does so once more, not for ever.
     pub fn again(&self, id: RunId, now: Timestamp) -> Run {
         let request = Request { retry: false, ..self.request.clone() };
-        Run { retry_of: Some(self.id), ..Run::queued(id, request, now) }
+        Run {
+            retry_of: Some(self.id),
+            subject: self.subject.clone(),
+            merged: self.merged,
+            ..Run::queued(id, request, now)
+        }
     }
 
     /// What the notifiers tell the user about the end of this run, the cause on a second line; `None` when there is
@@ -473,7 +499,8 @@ mod tests {
     #[test]
     fn a_run_of_an_older_journal_is_read() {
         let mut stored = serde_json::to_value(queued()).unwrap();
-        for key in ["charged_usd", "retry_of", "worktree"] {
+        let later = ["charged_usd", "retry_of", "worktree", "subject", "ready_at", "merged", "superseded_by"];
+        for key in later {
             assert!(stored.as_object_mut().unwrap().remove(key).is_some());
         }
         assert_eq!(serde_json::from_value::<Run>(stored).unwrap(), queued());
@@ -508,6 +535,22 @@ mod tests {
                 assert!(!told(policy, pinged, true), "{policy}");
                 assert_eq!(told(policy, pinged, false), policy.demands_report(pinged), "{policy}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_ended_for_a_newer_run_is_superseded_however_it_ends_and_not_told() {
+        for (state, after) in [
+            (Cancelled, Superseded),
+            (Failed, Superseded),
+            (TimedOut, Superseded),
+            (Interrupted, Superseded),
+            (Completed, Completed),
+        ] {
+            let mut run = Run { superseded_by: Some(RunId(Uuid::max())), ..in_state(Working) };
+            run.request.update_main_session = UpdatePolicy::Blocked;
+            run.finish(End { error: Some("x".into()), ..End::plain(state) }, true, t(3_000)).unwrap();
+            assert_eq!((run.state, run.told_at_end()), (after, None));
         }
     }
 

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ringback_model::flow::Rule;
 use ringback_model::run::{Run, RunId, RunState};
 use ringback_model::{SessionId, Timestamp};
 
@@ -19,11 +20,16 @@ use crate::{Cursor, Error, Page, Told};
 pub trait Ledger: Send + Sync + 'static {
     /// Puts a new run at the end of the queue, unless its call was accepted before or the queue is full.
     ///
-    /// A run whose id is known already is not put there again and answers [`Accepted::Repeated`] with that id.
+    /// A run whose id is known already is not put there again and answers [`Accepted::Repeated`] with that id. A run
+    /// with a subject and a rule meets those before it as [`flow::meet`](ringback_model::flow::meet) decides, all in
+    /// one transaction; what is merged needs no room in the queue.
     ///
     /// # Errors
     /// [`Error::Refused`] for a run that is not queued.
     async fn accept(&self, accept: Accept) -> Result<Accepted, Error>;
+
+    /// Writes a message that no run causes, unless its call was accepted before: says whether it did.
+    async fn tell(&self, told: Told, call: Option<Binding>) -> Result<bool, Error>;
 
     /// Writes runs, values and messages, all in one transaction.
     ///
@@ -39,6 +45,9 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Returns the first `limit` queued runs in the order in which they were accepted.
     async fn queued(&self, limit: usize) -> Result<Vec<Run>, Error>;
+
+    /// Returns the queued run on a subject that was accepted first.
+    async fn first_queued_on(&self, subject: &str) -> Result<Option<RunId>, Error>;
 
     /// Returns how many runs are queued. Costs the same with any number of them.
     async fn queued_count(&self) -> Result<u64, Error>;
@@ -86,6 +95,8 @@ pub struct Accept {
     pub key_ttl: Duration,
     /// With so many runs queued no other is accepted.
     pub max_queued: u64,
+    /// How it meets earlier runs on its subject; `None` = not at all.
+    pub rule: Option<Rule>,
 }
 
 impl Accept {
@@ -96,8 +107,26 @@ impl Accept {
         }
     }
 
-    pub(crate) fn key_expires_at(&self) -> Timestamp {
-        self.now.plus(self.key_ttl)
+    pub(crate) fn binding(&self) -> Option<Binding> {
+        let key = self.key.clone()?;
+        Some(Binding { key, now: self.now, ttl: self.key_ttl })
+    }
+}
+
+/// A key that is bound at `now` for so long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// By what a repeated call is recognised.
+    pub key: CallKey,
+    /// The present.
+    pub now: Timestamp,
+    /// How long the key is bound.
+    pub ttl: Duration,
+}
+
+impl Binding {
+    pub(crate) fn expires_at(&self) -> Timestamp {
+        self.now.plus(self.ttl)
     }
 }
 
@@ -111,10 +140,14 @@ pub struct CallKey {
 }
 
 /// What became of an [`Accept`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {
     /// The run is queued.
     New,
+    /// The run is queued in the place of these: they are superseded, or still work and are to be ended.
+    Replacing(Vec<RunId>),
+    /// The call is part of this run, which was queued before.
+    Merged(RunId),
     /// Its key is bound to this run; nothing was stored.
     Repeated(RunId),
     /// As many runs as may be are queued; nothing was stored and the key was not bound.

@@ -36,7 +36,7 @@ mod sqlite;
 pub mod contract;
 
 pub use error::Error;
-pub use ledger::{Accept, Accepted, CallKey, Ledger, PRUNED_AT_ONCE, RunQuery, Save};
+pub use ledger::{Accept, Accepted, Binding, CallKey, Ledger, PRUNED_AT_ONCE, RunQuery, Save};
 pub use memory::{MAX_FINISHED, MAX_PENDING, MemoryStore};
 pub use sqlite::{Repaired, SqliteStore, check, repair};
 

@@ -102,6 +102,8 @@ async fn handle(State(hooks): State<Hooks>, request: Request) -> Response {
 enum Answered {
     /// A run is in the journal. `answer`: what its sender demands to hear instead of ours.
     Accepted { run: RunId, answer: Option<Answer> },
+    /// A message to the user is; likewise.
+    Told(Option<Answer>),
     /// The hook is not interested; likewise.
     Ignored(Option<Answer>),
     /// A question about the endpoint.
@@ -112,6 +114,7 @@ impl IntoResponse for Answered {
     fn into_response(self) -> Response {
         let (run, answer, status) = match self {
             Answered::Accepted { run, answer } => (Some(run), answer, "accepted"),
+            Answered::Told(answer) => (None, answer, "accepted"),
             Answered::Ignored(answer) => (None, answer, "ignored"),
             Answered::Challenge(answer) => (None, Some(answer), ""),
         };
@@ -189,7 +192,7 @@ impl Hooks {
         if head.method != Method::POST {
             return Err(Refusal::MethodNotAllowed.into());
         }
-        self.wait_for_rate()?;
+        self.wait_for_rate(None)?;
         let (bytes, _room) = self.body(&head.headers, body, self.0.max_body).await?;
         let call = inbound::parse_call(&bytes, &self.0.runs.known())?;
         let key = idempotency_key(&head.headers)?;
@@ -199,17 +202,17 @@ impl Hooks {
     }
 
     /// Before the body is read; a call is counted when it is accepted, because only then it is known whose it is.
-    fn wait_for_rate(&self) -> Result<(), Refusal> {
-        let wait = self.gate().wait(self.0.since.elapsed());
+    fn wait_for_rate(&self, caller: Option<&Caller>) -> Result<(), Refusal> {
+        let wait = self.gate().wait(caller, self.0.since.elapsed());
         if wait.is_zero() { Ok(()) } else { Err(Refusal::TooManyRequests { wait }) }
     }
 
     /// Counts a call while it is accepted, and takes it back when it is not.
-    async fn admit(
+    async fn admit<T>(
         &self,
         caller: &Caller,
-        accepting: impl Future<Output = Result<RunId, Refusal>>,
-    ) -> Result<RunId, Refusal> {
+        accepting: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
         let counted_at = {
             let mut gate = self.gate();
             let now = self.0.since.elapsed();

@@ -51,7 +51,7 @@ impl Hooks {
             return Err(Refusal::MethodNotAllowed.into());
         }
         let Auth::Sender { scheme, .. } = &hook.auth else {
-            self.wait_for_rate()?;
+            self.wait_for_rate_of(&hook)?;
             let (bytes, _room) = self.body(&head.headers, body, hook.max_body).await?;
             return self.call(&hook, head, bytes, senders::Call::default()).await;
         };
@@ -75,10 +75,17 @@ impl Hooks {
         match declared::verify(&hook, scheme, incoming(&bytes), clock::now()).map_err(unbelieved)? {
             Verified::Challenge(answer) => Ok(Answered::Challenge(answer)),
             Verified::Call(call) => {
-                self.wait_for_rate()?;
+                self.wait_for_rate_of(&hook)?;
                 self.call(&hook, head, bytes, call).await
             }
         }
+    }
+
+    /// The rate is the file's of this moment.
+    fn wait_for_rate_of(&self, hook: &Hook) -> Result<(), Refusal> {
+        let caller = Caller::Hook(hook.slug.clone());
+        self.gate().bound(&caller, hook.flow.bound.rate);
+        self.wait_for_rate(Some(&caller))
     }
 
     /// A call whose sender is believed.
@@ -106,14 +113,20 @@ impl Hooks {
             tracing::error!(%error, hook = hook.slug, "a payload could not be read");
             Refused::other(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
         })?;
-        let message = match filled? {
-            Filled::Ignored => return Ok(Answered::Ignored(call.accepted)),
-            Filled::Message(message) => message,
-        };
-        let request = self.0.runs.request_of_hook(&hook.slug, &hook.run, message);
-        let caller = Caller::Hook(hook.slug.clone());
-        let run = self.admit(&caller, self.0.runs.accept_request(request, head.uri.path(), key)).await?;
-        Ok(Answered::Accepted { run, answer: call.accepted })
+        let (runs, route, caller) = (&self.0.runs, head.uri.path(), Caller::Hook(hook.slug.clone()));
+        match filled? {
+            Filled::Ignored => Ok(Answered::Ignored(call.accepted)),
+            Filled::Message { text, subject } => {
+                let request = runs.request_of_hook(&hook.slug, &hook.run, text);
+                let meeting = subject.zip(hook.flow.rule);
+                let run = self.admit(&caller, runs.accept_of_hook(request, meeting, route, key)).await?;
+                Ok(Answered::Accepted { run, answer: call.accepted })
+            }
+            Filled::Notice(text) => {
+                self.admit(&caller, runs.tell_of_hook(&hook.slug, &text, route, key)).await?;
+                Ok(Answered::Told(call.accepted))
+            }
+        }
     }
 }
 

@@ -99,6 +99,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/updates/pop", post(runs::pop))
         .route("/api/updates/hand-over", post(runs::hand_over))
         .route("/api/hooks", get(hooks::list))
+        .route("/api/hooks/{slug}/resume", post(hooks::resume))
         .route("/api/budget", get(runs::budget).put(runs::set_budget))
         .route("/api/main", get(runs::main).put(runs::set_main))
         .route("/api/notify/test", post(runs::test_notifiers))

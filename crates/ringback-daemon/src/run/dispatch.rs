@@ -9,17 +9,18 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ringback_model::flow::{self, Streak};
 use ringback_model::queue::Wait;
 use ringback_model::run::{End, Process, Run, RunId, RunState, Tokens};
 use ringback_model::{Agent, SessionId, Timestamp, prompt};
 use ringback_runs::{Adapter, Environment, Leader, Order, Outcome, Progress, Session, Spec, TurnResult};
-use ringback_store::{Accept, CallKey, Save};
+use ringback_store::{Accept, CallKey, Save, Told};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::worktrees::denied_around;
-use super::{Active, KEY_TTL, Main, Runs};
+use super::{Active, HOOK, KEY_TTL, Main, Runs};
 use crate::config::AgentEntry;
 use crate::mcp::ToolSet;
 
@@ -48,6 +49,10 @@ impl Dispatcher {
         let mut going: JoinSet<()> = JoinSet::new();
         while !*stop.borrow() {
             let mut pause = None;
+            if let Err(error) = runs.resume_edited().await {
+                tracing::debug!(%error, "a hook whose file was edited cannot go on yet");
+                pause = Some(LEDGER_PAUSE);
+            }
             if going.len() < slots {
                 match runs.take_queued(slots - going.len()).await {
                     Ok(taken) => {
@@ -56,7 +61,8 @@ impl Dispatcher {
                             going.spawn(async move { runs.carry_out(active).await });
                         }
                         // The wall clock may jump meanwhile, and the machine may sleep.
-                        pause = taken.again_at.map(|at| at.since(runs.moment().at).min(LONGEST_PAUSE));
+                        let again = taken.again_at.map(|at| at.since(runs.moment().at).min(LONGEST_PAUSE));
+                        pause = pause.into_iter().chain(again).min();
                     }
                     Err(error) => {
                         tracing::debug!(%error, "cannot take runs from the queue");
@@ -103,7 +109,7 @@ impl Runs {
                 let leader = leader_of(&run);
                 let ended = ringback_runs::recover(run.id.0, leader, RECOVER_KILL_AFTER).await;
                 tracing::info!(run = %run.id, processes = ended, "a run was interrupted by the end of ringback");
-                if run.request.retry {
+                if run.request.retry && run.superseded_by.is_none() {
                     this.queue_again(&run).await;
                 }
                 let mut run = run;
@@ -126,7 +132,7 @@ impl Runs {
         let now = self.moment().at;
         let key = CallKey { scope: "interrupted".to_owned(), value: run.id.to_string() };
         let run = run.again(RunId(Uuid::new_v4()), now);
-        let accept = Accept { run, key: Some(key), now, key_ttl: KEY_TTL, max_queued: u64::MAX };
+        let accept = Accept { run, key: Some(key), now, key_ttl: KEY_TTL, max_queued: u64::MAX, rule: None };
         if let Err(error) = self.0.ledger.accept(accept).await {
             tracing::warn!(%error, "an interrupted run cannot be queued again");
         }
@@ -148,10 +154,13 @@ impl Runs {
                 if !seen.insert(run.id) {
                     continue;
                 }
-                match situation.admit(&run.request, self.is_metered(&run.request)) {
+                match situation.admit(&run, self.is_metered(&run.request)) {
                     Ok(_) => taken.runs.extend(self.take(run).await?),
-                    Err(Wait::DailyCostUsd { until, .. }) => taken.again_at = Some(until),
-                    Err(Wait::Concurrency { .. } | Wait::Slot) => {}
+                    Err(Wait::DailyCostUsd { until, .. } | Wait::Quiet { until }) => {
+                        taken.again_at = Some(taken.again_at.map_or(until, |at| at.min(until)));
+                    }
+                    Err(Wait::Concurrency { .. } | Wait::Slot | Wait::OlderRun | Wait::HookPaused { .. }) => {
+                    }
                 }
             }
             if is_whole {
@@ -171,10 +180,11 @@ impl Runs {
         // A cancel looks at the queue and at the active runs under this lock, and so does a run's end, which gives
         // back what it had reserved.
         let _books = self.0.books.lock().await;
-        let admitted = self.situation().await?.admit(&run.request, self.is_metered(&run.request));
-        let (Ok(reserved), Some(mut run)) = (admitted, self.0.ledger.run(run.id).await?) else {
-            return Ok(None);
-        };
+        // A call may be merged into it until then.
+        let _queue = self.0.queue.write().await;
+        let Some(mut run) = self.0.ledger.run(run.id).await? else { return Ok(None) };
+        let admitted = self.situation().await?.admit(&run, self.is_metered(&run.request));
+        let Ok(reserved) = admitted else { return Ok(None) };
         if run.start(fork, reserved, self.moment().at).is_err() {
             return Ok(None);
         }
@@ -283,6 +293,7 @@ impl Runs {
             allowed_tools: restrictions.as_deref(),
             reach: self.0.reach,
             updates: &updates,
+            merged: run.merged,
             now: self.moment().at,
         };
         let cannot = prompt::Start::WithoutHistory(prompt::NoHistory::CannotFork);
@@ -318,18 +329,33 @@ impl Runs {
         loop {
             // The tools write under the same lock: what they noted last is in the active run.
             let books = self.0.books.lock().await;
-            let mut run = self.active(run.id).map_or_else(|| run.clone(), |active| active.run().clone());
+            let mut run = match self.active(run.id) {
+                Some(active) => active.run().clone(),
+                None => self.left_by_crash(&run).await,
+            };
             if run.finish(end.clone(), self.is_metered(&run.request), self.moment().at).is_err() {
                 // It has ended already, by another hand.
                 self.set_active(run.id, None);
                 return;
             }
             let text = run.told_at_end();
-            let told = text.iter().map(|text| self.message(Some(&run), text, None, false)).collect();
-            match self.0.ledger.save(Save { runs: vec![run.clone()], values: Vec::new(), told }).await {
+            let streak = self.streak_after(&books, &run);
+            let paused = streak.as_ref().filter(|(_, _, is_paused)| *is_paused);
+            let texts = text.into_iter().chain(paused.map(|(slug, _, _)| flow::told_of_pause(slug)));
+            let told: Vec<Told> = texts.map(|text| self.message(Some(&run), &text, None, false)).collect();
+            let has_told = !told.is_empty();
+            let value = |(slug, streak, _): &(String, Streak, bool)| {
+                let is_over = *streak == Streak::default();
+                (format!("{HOOK}{slug}"), serde_json::to_string(streak).ok().filter(|_| !is_over))
+            };
+            let values = streak.iter().map(value).collect();
+            match self.0.ledger.save(Save { runs: vec![run.clone()], values, told }).await {
                 Ok(()) | Err(ringback_store::Error::Closed) => {
+                    if let Some((slug, streak, _)) = streak {
+                        self.set_streak(&books, &slug, streak);
+                    }
                     self.set_active(run.id, None);
-                    if text.is_some() {
+                    if has_told {
                         self.wake_outlets();
                     }
                     self.0.feed.push("run", self.shown(&run).to_string());
@@ -342,6 +368,12 @@ impl Runs {
             drop(books);
             tokio::time::sleep(LEDGER_PAUSE).await;
         }
+    }
+
+    /// A run that a crash left, with what was noted in it since it was found.
+    async fn left_by_crash(&self, found: &Run) -> Run {
+        let stored = self.0.ledger.run(found.id).await.ok().flatten();
+        Run { superseded_by: stored.and_then(|run| run.superseded_by), ..found.clone() }
     }
 }
 
@@ -452,5 +484,7 @@ fn end_of(outcome: Outcome) -> End {
     End { state, error, cost_usd: outcome.cost_usd, tokens }
 }
 
+#[cfg(test)]
+mod gathering;
 #[cfg(test)]
 mod simulation;

@@ -29,9 +29,21 @@ impl Runs {
         embed: Option<&Embed>,
         is_paid: bool,
     ) -> Told {
+        self.message_from(run.map(|r| &*r.request.source), run, text, embed, is_paid)
+    }
+
+    /// The same from a source that needs no run.
+    pub(super) fn message_from(
+        &self,
+        source: Option<&str>,
+        run: Option<&Run>,
+        text: &str,
+        embed: Option<&Embed>,
+        is_paid: bool,
+    ) -> Told {
         let now = self.moment();
         let id = EventId(Uuid::now_v7());
-        let source = run.map(|r| r.request.source.clone());
+        let source = source.map(str::to_owned);
         let mut body = json!({
             "event": "message",
             "id": id,

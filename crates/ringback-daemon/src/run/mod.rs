@@ -4,6 +4,7 @@
 //! kept here in memory is a copy of it, or dies with the run it belongs to.
 
 mod dispatch;
+mod hooks;
 mod main_session;
 mod messages;
 mod toolbox;
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use ringback_model::budget::{self, Budget, Moment};
+use ringback_model::flow::{self, OnNewer, Rule, Streak};
 use ringback_model::inbound::bounds::Bounds;
 use ringback_model::inbound::{Call, IdempotencyKey, Refusal};
 use ringback_model::money::Day;
@@ -41,6 +43,7 @@ use crate::hook::declared::Settings;
 use crate::lane::Outlets;
 use crate::mcp::Tokens;
 use crate::view::View;
+use hooks::HookFiles;
 
 /// How long a repeated key starts no second run.
 const KEY_TTL: Duration = Duration::from_secs(72 * 3600);
@@ -55,8 +58,12 @@ pub(crate) struct Parts {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) config: config::Runs,
     pub(crate) limits: budget::Limits,
-    /// Bounds of single callers.
+    /// Bounds of sources.
     bounds: Bounds,
+    /// What the hook files in force say.
+    hook_files: RwLock<Arc<HookFiles>>,
+    /// Failures of hooks, by slug. Held for look-ups only; changed under the books' lock.
+    streaks: Mutex<BTreeMap<String, Streak>>,
     pub(crate) env: Env,
     /// Variables of declared hooks, which no agent sees; they only become more.
     withheld: RwLock<BTreeSet<String>>,
@@ -83,6 +90,9 @@ pub(crate) struct Parts {
     active: Mutex<HashMap<RunId, Arc<Active>>>,
     /// Held from reading to the committed write, so that two tools never spend the same ping.
     books: tokio::sync::Mutex<Books>,
+    /// Calls that may change queued runs share it, and are written together; whoever takes a run from the queue, or
+    /// cancels one there, has it alone. Locked after the books.
+    queue: tokio::sync::RwLock<()>,
     /// Sessions that are runs, with the run's source.
     sessions: RunSessions,
     now: fn() -> Moment,
@@ -125,6 +135,7 @@ pub(crate) struct Books {
 const BUDGET: &str = "ping_budget";
 const UPDATES: &str = "updates:";
 const MAIN: &str = "main:";
+const HOOK: &str = "hook:";
 
 /// What [`Runs::open`] needs.
 pub struct Setup {
@@ -183,6 +194,12 @@ impl Runs {
                 books.pinned.insert(workspace.to_owned(), SessionId::new(text));
             }
         }
+        let mut streaks = BTreeMap::new();
+        for (name, text) in setup.ledger.values(HOOK).await? {
+            if let (Some(slug), Ok(streak)) = (name.strip_prefix(HOOK), serde_json::from_str(&text)) {
+                streaks.insert(slug.to_owned(), streak);
+            }
+        }
         let since = (setup.now)().at.minus(KEY_TTL);
         let known = setup.ledger.run_sessions(since).await?;
         let sessions = known.into_iter().map(|(session, run, source)| (session, (run, source))).collect();
@@ -190,7 +207,9 @@ impl Runs {
             ledger: setup.ledger,
             config: setup.config,
             limits: setup.limits,
+            hook_files: RwLock::new(Arc::new(HookFiles::new(&setup.bounds, &Default::default()))),
             bounds: setup.bounds,
+            streaks: Mutex::new(streaks),
             env: setup.env,
             withheld: RwLock::default(),
             view: setup.view,
@@ -206,6 +225,7 @@ impl Runs {
             wake: Notify::new(),
             active: Mutex::default(),
             books: tokio::sync::Mutex::new(books),
+            queue: tokio::sync::RwLock::default(),
             sessions: Arc::new(RwLock::new(sessions)),
             now: setup.now,
             day: setup.day,
@@ -222,26 +242,29 @@ impl Runs {
         route: &str,
         key: Option<IdempotencyKey>,
     ) -> Result<RunId, Refusal> {
-        self.accept_request(self.request(call), route, key).await
+        let run = Run::queued(RunId(Uuid::new_v4()), self.request(call), (self.0.now)().at);
+        self.enqueue(run, call_key(route, key), None).await
     }
 
-    /// The same for a request that is complete.
+    /// The same for a request of a declared hook. `meeting`: what it is about, and how it meets earlier runs about the
+    /// same.
     ///
     /// # Errors
     /// What the caller is told instead.
-    pub(crate) async fn accept_request(
+    pub(crate) async fn accept_of_hook(
         &self,
         request: Request,
+        meeting: Option<(String, Rule)>,
         route: &str,
         key: Option<IdempotencyKey>,
     ) -> Result<RunId, Refusal> {
-        let key = key.map(|k| CallKey { scope: route.to_owned(), value: k.as_str().to_owned() });
-        let run = Run::queued(RunId(Uuid::new_v4()), request, (self.0.now)().at);
-        self.enqueue(run, key).await
+        let (subject, rule) = meeting.unzip();
+        let run = Run { subject, ..Run::queued(RunId(Uuid::new_v4()), request, (self.0.now)().at) };
+        self.enqueue(run, call_key(route, key), rule).await
     }
 
-    /// Puts a new run at the end of the queue.
-    async fn enqueue(&self, run: Run, key: Option<CallKey>) -> Result<RunId, Refusal> {
+    /// Puts a new run at the end of the queue, or what it brings into one that waits there.
+    async fn enqueue(&self, run: Run, key: Option<CallKey>, rule: Option<Rule>) -> Result<RunId, Refusal> {
         let request = &run.request;
         let entry = self.0.config.agents.get(&request.agent);
         let program = entry.and_then(|e| e.command.first()).map_or("", String::as_str);
@@ -257,22 +280,63 @@ impl Runs {
             tracing::debug!(%error, "a call cannot be journaled");
             Refusal::StorageUnavailable
         };
+        let paused = request.hook.as_deref().filter(|slug| self.is_paused(slug));
+        // Counted one after the other; and a run that is to be ended is marked in the journal and here in one go.
+        let is_cancelling = rule.is_some_and(|rule| rule.on_newer == OnNewer::Cancel);
+        let books = if is_cancelling || paused.is_some() { Some(self.0.books.lock().await) } else { None };
+        let queue = if rule.is_some() { Some(self.0.queue.read().await) } else { None };
+        let has_room = match paused {
+            Some(slug) => self.waiting_of(slug).await.map_err(unwritten)? < flow::MAX_WAITING,
+            None => true,
+        };
         let now = (self.0.now)().at;
         let spent = self.money_gone(request).await.map_err(unwritten)?;
         let id = run.id;
         let shown = self.shown(&run);
         // A call that was accepted before is answered as it was then, whatever is left of the money or the queue.
-        let max_queued = if spent.is_some() { 0 } else { self.0.config.max_queued };
-        let accept = Accept { run, key, now, key_ttl: KEY_TTL, max_queued };
-        match self.0.ledger.accept(accept).await.map_err(unwritten)? {
-            Accepted::New => {
+        let max_queued = if spent.is_some() || !has_room { 0 } else { self.0.config.max_queued };
+        let accept = Accept { run, key, now, key_ttl: KEY_TTL, max_queued, rule };
+        let accepted = self.0.ledger.accept(accept).await.map_err(unwritten)?;
+        if let Accepted::Replacing(older) = &accepted {
+            for active in older.iter().filter_map(|older| self.active(*older)) {
+                active.run().superseded_by = Some(id);
+                active.orders.send_replace(Order::Cancel);
+            }
+        }
+        drop((books, queue));
+        match accepted {
+            Accepted::New if rule.is_none() => {
                 self.0.feed.push("run", shown.to_string());
                 self.0.wake.notify_one();
                 Ok(id)
             }
+            Accepted::New => {
+                self.changed(&[id]).await;
+                Ok(id)
+            }
+            Accepted::Replacing(mut older) => {
+                older.push(id);
+                self.changed(&older).await;
+                Ok(id)
+            }
+            Accepted::Merged(first) => {
+                self.changed(&[first]).await;
+                Ok(first)
+            }
             Accepted::Repeated(first) => Ok(first),
             Accepted::Full => Err(Refusal::TooManyRequests { wait: spent.unwrap_or(FULL_QUEUE) }),
         }
+    }
+
+    /// Tells what became of queued runs, and has the queue looked at.
+    async fn changed(&self, runs: &[RunId]) {
+        for id in runs {
+            // Who listens may miss one; whoever asks is told what the journal says.
+            if let Ok(Some(run)) = self.run(*id).await {
+                self.0.feed.push("run", self.shown(&run).to_string());
+            }
+        }
+        self.0.wake.notify_one();
     }
 
     /// Queues the request of a run that has ended once more, under the limits that hold now.
@@ -290,7 +354,7 @@ impl Runs {
             again.request.allowed_tools = self.allowed_tools(&again.request.agent);
             again.request.retry = self.0.config.retry;
         }
-        self.enqueue(again, None).await.map_err(NotRetried::Refused)
+        self.enqueue(again, None, None).await.map_err(NotRetried::Refused)
     }
 
     /// The names that calls may use.
@@ -344,7 +408,7 @@ impl Runs {
     }
 
     /// Variables that no agent sees from now on, even if its list names them.
-    pub(crate) fn withhold(&self, variables: &BTreeSet<String>) {
+    fn withhold(&self, variables: &BTreeSet<String>) {
         let mut withheld = self.0.withheld.write().unwrap_or_else(PoisonError::into_inner);
         withheld.extend(variables.iter().cloned());
     }
@@ -382,8 +446,9 @@ impl Runs {
             active.orders.send_replace(Order::Cancel);
             return Ok(true);
         }
-        // The dispatcher takes queued runs under the same lock.
+        // The dispatcher takes queued runs under the same locks.
         let _books = self.0.books.lock().await;
+        let _queue = self.0.queue.write().await;
         let Some(mut run) = self.0.ledger.run(id).await? else { return Ok(false) };
         let end = ringback_model::run::End::plain(RunState::Cancelled);
         if self.active(id).is_some() || run.finish(end, true, (self.0.now)().at).is_err() {
@@ -460,6 +525,10 @@ impl Runs {
             "max_cost_usd": request.limits.max_cost_usd,
             "retry_of": run.retry_of,
             "waiting": null,
+            "subject": run.subject,
+            "ready_at": run.ready_at,
+            "merged": run.merged,
+            "superseded_by": run.superseded_by,
             "worktree": run.worktree.as_ref().map(|w| json!({
                 "path": w.path, "branch": w.branch, "kept": w.is_kept,
             })),
@@ -504,6 +573,10 @@ impl Runs {
         let mut sessions = self.0.sessions.write().unwrap_or_else(PoisonError::into_inner);
         sessions.insert(session, (run, source.to_owned()));
     }
+}
+
+fn call_key(route: &str, key: Option<IdempotencyKey>) -> Option<CallKey> {
+    key.map(|k| CallKey { scope: route.to_owned(), value: k.as_str().to_owned() })
 }
 
 /// Why a run is not queued once more.

@@ -3,13 +3,14 @@
 //! Nothing is kept here. What is spent and reserved is summed up from the journal whenever it is asked for, so that
 //! neither a crash nor a restart loses any of it, and a run that waits needs no mark that could go stale.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringback_model::inbound::bounds::Caller;
 use ringback_model::money::Purse;
 use ringback_model::queue::{Situation, Wait};
-use ringback_model::run::{Request, Run, RunState};
+use ringback_model::run::{Request, Run, RunId, RunState};
 use ringback_runs::Adapter;
 use ringback_store::Error;
 use serde_json::{Value, json};
@@ -18,8 +19,9 @@ use super::Runs;
 
 impl Runs {
     /// What decides which run may start. Held under the books' lock it stays true until the lock is let go.
-    pub(super) async fn situation(&self) -> Result<Situation<'_>, Error> {
-        let day = (self.0.day)(self.moment().at);
+    pub(super) async fn situation(&self) -> Result<Situation, Error> {
+        let now = self.moment().at;
+        let day = (self.0.day)(now);
         let unfinished = self.0.ledger.unfinished().await?;
         let daily = self.0.config.daily_cost_usd;
         let spent = if daily > 0.0 { self.0.ledger.cost_since(day.from).await? } else { 0.0 };
@@ -28,7 +30,16 @@ impl Runs {
             *going.entry(Caller::of(&run.request)).or_default() += 1;
         }
         let reserved = unfinished.iter().filter_map(|run| run.charged_usd).sum();
-        Ok(Situation { purse: Purse { daily, spent, reserved }, day, bounds: &self.0.bounds, going })
+        let subjects: BTreeSet<String> = unfinished.into_iter().filter_map(|run| run.subject).collect();
+        Ok(Situation {
+            now,
+            purse: Purse { daily, spent, reserved },
+            day,
+            bounds: Arc::clone(&self.hook_files().bounds),
+            going,
+            subjects,
+            paused: self.paused(),
+        })
     }
 
     /// Whether the day's money has no room for another run like this: then how long the day still lasts.
@@ -37,10 +48,8 @@ impl Runs {
             return Ok(None);
         }
         let mut situation = self.situation().await?;
-        // How many runs of its source go on is no matter of money: then it waits in the queue.
-        situation.going.clear();
-        let left = situation.day.left(self.moment().at);
-        Ok(situation.admit(request, self.is_metered(request)).is_err().then_some(left))
+        let left = situation.day.left(situation.now);
+        Ok(situation.afford(request, self.is_metered(request)).is_err().then_some(left))
     }
 
     /// Whether the agent of a run tells what it cost.
@@ -55,10 +64,22 @@ impl Runs {
     pub(crate) async fn shown_with_waits(&self, runs: &[Run]) -> Result<Vec<Value>, Error> {
         let is_queued = |run: &Run| run.state == RunState::Queued;
         let situation = if runs.iter().any(is_queued) { Some(self.situation().await?) } else { None };
+        let mut first_on: BTreeMap<&str, Option<RunId>> = BTreeMap::new();
+        for subject in runs.iter().filter(|run| is_queued(run)).filter_map(|run| run.subject.as_deref()) {
+            if !first_on.contains_key(subject) {
+                first_on.insert(subject, self.0.ledger.first_queued_on(subject).await?);
+            }
+        }
         let with_wait = |run: &Run| {
             let mut shown = self.shown(run);
             if let Some(situation) = situation.as_ref().filter(|_| is_queued(run)) {
-                let admitted = situation.clone().admit(&run.request, self.is_metered(&run.request));
+                let mut situation = situation.clone();
+                if let Some(subject) = &run.subject
+                    && first_on.get(&**subject) != Some(&Some(run.id))
+                {
+                    situation.subjects.insert(subject.clone());
+                }
+                let admitted = situation.admit(run, self.is_metered(&run.request));
                 let wait = admitted.err().unwrap_or(Wait::Slot);
                 shown["waiting"] = json!(wait);
                 shown["waiting"]["text"] = json!(wait.to_string());

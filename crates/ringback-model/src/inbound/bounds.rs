@@ -55,9 +55,24 @@ impl Gate {
         Gate { all: all.map(Pace::new), callers: paces.collect() }
     }
 
-    /// How long until a call of anybody can be accepted; zero = now. Counts nothing.
-    pub fn wait(&mut self, now: Duration) -> Duration {
-        self.all.as_mut().map_or(Duration::ZERO, |pace| pace.wait(now))
+    /// The rate of a caller from now on. What was counted of it still counts.
+    pub fn bound(&mut self, caller: &Caller, rate: Option<Rate>) {
+        match (rate, self.callers.get_mut(caller)) {
+            (Some(rate), Some(pace)) => pace.set(rate),
+            (Some(rate), None) => {
+                self.callers.insert(caller.clone(), Pace::new(rate));
+            }
+            (None, _) => {
+                self.callers.remove(caller);
+            }
+        }
+    }
+
+    /// How long until a call of this caller, or of anybody, can be accepted; zero = now. Counts nothing.
+    pub fn wait(&mut self, caller: Option<&Caller>, now: Duration) -> Duration {
+        let of_caller = caller.and_then(|caller| self.callers.get_mut(caller));
+        let waits = self.all.iter_mut().chain(of_caller).map(|pace| pace.wait(now));
+        waits.max().unwrap_or(Duration::ZERO)
     }
 
     /// Counts a call that is accepted at `now`.
@@ -107,9 +122,9 @@ mod tests {
         assert_eq!(gate.admit(&source("ci"), at(10)), Err(at(50)));
         // What is refused counts for nobody; a hook of the same name is somebody else.
         assert_eq!(gate.admit(&Caller::Hook("ci".to_owned()), at(20)), Ok(()));
-        assert_eq!(gate.wait(at(20)), Duration::ZERO);
+        assert_eq!(gate.wait(None, at(20)), Duration::ZERO);
         assert_eq!(gate.admit(&source("other"), at(30)), Ok(()));
-        assert_eq!((gate.wait(at(30)), gate.admit(&source("other"), at(30))), (at(30), Err(at(30))));
+        assert_eq!((gate.wait(None, at(30)), gate.admit(&source("other"), at(30))), (at(30), Err(at(30))));
         assert_eq!(gate.admit(&source("ci"), at(60)), Ok(()));
     }
 
@@ -127,6 +142,26 @@ mod tests {
     #[test]
     fn without_rates_nothing_waits() {
         let mut gate = Gate::new(None, &Bounds::new());
-        assert!((0..10_000).all(|_| gate.admit(&source("ci"), at(0)).is_ok()) && gate.wait(at(0)).is_zero());
+        assert!(
+            (0..10_000).all(|_| gate.admit(&source("ci"), at(0)).is_ok()) && gate.wait(None, at(0)).is_zero()
+        );
+    }
+
+    #[test]
+    fn a_new_rate_of_a_caller_counts_what_was_accepted_under_the_old_one() {
+        let mut gate = Gate::new(None, &Bounds::new());
+        let hook = Caller::Hook("ci".to_owned());
+        gate.bound(&hook, "5/m".parse().ok());
+        for s in 0..3 {
+            assert_eq!(gate.admit(&hook, at(s)), Ok(()));
+        }
+        gate.bound(&hook, "2/m".parse().ok());
+        assert_eq!((gate.wait(Some(&hook), at(3)), gate.admit(&hook, at(3))), (at(58), Err(at(58))));
+        assert_eq!(gate.wait(Some(&source("ci")), at(3)), Duration::ZERO);
+        gate.bound(&hook, "4/m".parse().ok());
+        assert_eq!(gate.admit(&hook, at(4)), Ok(()));
+        assert!(gate.admit(&hook, at(5)).is_err());
+        gate.bound(&hook, None);
+        assert_eq!(gate.admit(&hook, at(5)), Ok(()));
     }
 }

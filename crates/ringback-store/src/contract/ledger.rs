@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringback_model::flow::{OnNewer, Rule, Window};
 use ringback_model::run::{End, Limits, Request, Run, RunId, RunState};
 use ringback_model::updates::UpdatePolicy;
 use ringback_model::{DeliveryState, SessionId};
 use uuid::Uuid;
 
 use super::{claimed_events, end_all, endpoint, t, told};
-use crate::{Accept, Accepted, CallKey, Error, Ledger, RunQuery, Save, Store, Told, Totals};
+use crate::{Accept, Accepted, Binding, CallKey, Error, Ledger, RunQuery, Save, Store, Told, Totals};
 
 /// Tells every story, each with a new, empty engine from `make`.
 ///
@@ -35,6 +36,12 @@ pub async fn run_all<S: Store + Ledger>(make: impl Fn() -> Arc<S>) {
     prune_removes_what_ended_long_ago_oldest_end_first(&*make()).await;
     a_repeated_call_is_answered_after_its_run_was_pruned(&*make()).await;
     cost_is_summed_over_the_runs_that_ended_since(&*make()).await;
+    calls_on_a_subject_are_gathered_in_one_run_with_the_newest_request(&*make()).await;
+    what_gathers_no_longer_is_not_merged_into(&*make()).await;
+    a_merge_needs_no_room_and_a_repeated_call_is_not_merged(&*make()).await;
+    a_newer_run_takes_the_place_of_queued_ones_in_the_same_write(&*make()).await;
+    a_message_is_told_once_per_key_and_never_for_a_call_that_started_a_run(&*make()).await;
+    simultaneous_calls_on_one_subject_are_one_run(make()).await;
     simultaneous_calls_with_one_key_start_one_run(make()).await;
     simultaneous_calls_fill_the_queue_to_its_bound(make()).await;
     a_closed_engine_says_so(&*make()).await;
@@ -91,7 +98,16 @@ pub fn accept(n: u128, at: i64) -> Accept {
         now: t(at),
         key_ttl: Duration::from_millis(1000),
         max_queued: u64::MAX,
+        rule: None,
     }
+}
+
+/// The same on a subject; gathered for 30 of at most 100 ms.
+pub fn accept_on(subject: &str, on_newer: OnNewer, n: u128, at: i64) -> Accept {
+    let (quiet, max_wait) = (Duration::from_millis(30), Duration::from_millis(100));
+    let rule = Rule { window: Some(Window { quiet, max_wait }), on_newer };
+    let call = accept(n, at);
+    Accept { run: Run { subject: Some(subject.to_owned()), ..call.run }, rule: Some(rule), ..call }
 }
 
 fn with_key(scope: &str, value: &str, accept: Accept) -> Accept {
@@ -421,6 +437,106 @@ async fn cost_is_summed_over_the_runs_that_ended_since(ledger: &dyn Ledger) {
     assert_eq!(ledger.cost_since(t(0)).await, Ok(1.75));
     assert_eq!(ledger.cost_since(t(100)).await, Ok(1.25));
     assert_eq!(ledger.cost_since(t(201)).await, Ok(0.0));
+}
+
+async fn calls_on_a_subject_are_gathered_in_one_run_with_the_newest_request(ledger: &dyn Ledger) {
+    let call = |n, at| accept_on("pr:1", OnNewer::Queue, n, at);
+    assert_eq!(ledger.accept(call(1, 10)).await, Ok(Accepted::New));
+    assert_eq!(ledger.accept(accept_on("pr:2", OnNewer::Queue, 2, 10)).await, Ok(Accepted::New));
+    assert_eq!(ledger.accept(accept(3, 10)).await, Ok(Accepted::New));
+    for (n, at, ready_at) in [(4, 30, 60), (5, 59, 89), (6, 88, 110)] {
+        assert_eq!(ledger.accept(call(n, at)).await, Ok(Accepted::Merged(run_id(1))));
+        let one = ledger.run(run_id(1)).await.unwrap().unwrap();
+        assert_eq!((one.request, one.ready_at), (run(n, at).request, Some(t(ready_at))));
+        assert_eq!((one.merged, one.created_at), (n as u32 - 3, t(10)));
+    }
+    assert_eq!(queue(ledger).await, [1, 2, 3]);
+    assert_eq!(ledger.first_queued_on("pr:1").await, Ok(Some(run_id(1))));
+    assert_eq!(ledger.first_queued_on("pr:3").await, Ok(None));
+}
+
+async fn what_gathers_no_longer_is_not_merged_into(ledger: &dyn Ledger) {
+    let call = async |n, at| ledger.accept(accept_on("pr:1", OnNewer::Queue, n, at)).await.unwrap();
+    assert_eq!(call(1, 10).await, Accepted::New);
+    assert_eq!(call(2, 40).await, Accepted::New, "it was ready");
+    let mut first = ledger.run(run_id(1)).await.unwrap().unwrap();
+    first.start(None, 0.0, t(41)).unwrap();
+    save_runs(ledger, vec![first]).await;
+    assert_eq!(call(3, 50).await, Accepted::Merged(run_id(2)));
+    assert_eq!(ledger.first_queued_on("pr:1").await, Ok(Some(run_id(2))));
+    let mut second = ledger.run(run_id(2)).await.unwrap().unwrap();
+    second.finish(End::plain(RunState::Cancelled), true, t(51)).unwrap();
+    save_runs(ledger, vec![second]).await;
+    assert_eq!(call(4, 52).await, Accepted::New);
+    assert_eq!(queue(ledger).await, [4]);
+}
+
+async fn a_merge_needs_no_room_and_a_repeated_call_is_not_merged(ledger: &dyn Ledger) {
+    let call = async |value, n| {
+        let call = Accept { max_queued: 1, ..accept_on("pr:1", OnNewer::Queue, n, 10) };
+        ledger.accept(with_key("hook", value, call)).await.unwrap()
+    };
+    assert_eq!(call("a", 1).await, Accepted::New);
+    assert_eq!(call("b", 2).await, Accepted::Merged(run_id(1)));
+    for value in ["a", "b"] {
+        assert_eq!(call(value, 3).await, Accepted::Repeated(run_id(1)));
+    }
+    assert_eq!(ledger.run(run_id(1)).await.unwrap().unwrap().merged, 1);
+    let other = Accept { max_queued: 1, ..accept_on("pr:2", OnNewer::Replace, 4, 10) };
+    assert_eq!(ledger.accept(with_key("hook", "c", other.clone())).await, Ok(Accepted::Full));
+    assert_eq!(
+        ledger.accept(with_key("hook", "c", Accept { max_queued: 2, ..other })).await,
+        Ok(Accepted::New)
+    );
+}
+
+async fn a_newer_run_takes_the_place_of_queued_ones_in_the_same_write(ledger: &dyn Ledger) {
+    let call = |on_newer, n, at| accept_on("pr:1", on_newer, n, at);
+    assert_eq!(ledger.accept(call(OnNewer::Queue, 1, 10)).await, Ok(Accepted::New));
+    let mut first = ledger.run(run_id(1)).await.unwrap().unwrap();
+    first.start(None, 0.0, t(40)).unwrap();
+    save_runs(ledger, vec![first.clone()]).await;
+    assert_eq!(ledger.accept(call(OnNewer::Queue, 2, 40)).await, Ok(Accepted::New));
+    assert_eq!(ledger.accept(call(OnNewer::Queue, 3, 41)).await, Ok(Accepted::Merged(run_id(2))));
+    // The place of the one that goes is enough.
+    let replacing = Accept { max_queued: 1, ..call(OnNewer::Replace, 4, 90) };
+    assert_eq!(ledger.accept(replacing).await, Ok(Accepted::Replacing(vec![run_id(2)])));
+    let second = ledger.run(run_id(2)).await.unwrap().unwrap();
+    assert_eq!((second.state, second.superseded_by), (RunState::Superseded, Some(run_id(4))));
+    assert_eq!(second.ended_at, Some(t(90)));
+    assert_eq!(ledger.run(run_id(4)).await.unwrap().unwrap().merged, 2);
+    assert_eq!(ledger.run(run_id(1)).await, Ok(Some(first)), "the one at work is left alone");
+    assert_eq!(queue(ledger).await, [4]);
+    let cancelling = call(OnNewer::Cancel, 5, 200);
+    assert_eq!(ledger.accept(cancelling).await, Ok(Accepted::Replacing(vec![run_id(4), run_id(1)])));
+    let first = ledger.run(run_id(1)).await.unwrap().unwrap();
+    assert_eq!((first.state, first.superseded_by), (RunState::Working, Some(run_id(5))));
+    assert_eq!(queue(ledger).await, [5]);
+}
+
+async fn a_message_is_told_once_per_key_and_never_for_a_call_that_started_a_run<S: Store + Ledger>(
+    engine: &S,
+) {
+    let call = |value: &str, at| {
+        Some(Binding { key: key("hook", value), now: t(at), ttl: Duration::from_millis(1000) })
+    };
+    assert_eq!(engine.tell(message(1, 10, &["discord"]), call("a", 10)).await, Ok(true));
+    assert_eq!(engine.tell(message(2, 20, &["discord"]), call("a", 20)).await, Ok(false));
+    assert_eq!(engine.tell(message(3, 20, &["discord"]), None).await, Ok(true));
+    assert_eq!(engine.tell(message(4, 1010, &["discord"]), call("a", 1010)).await, Ok(true), "it expired");
+    assert_eq!(engine.accept(with_key("hook", "b", accept(1, 10))).await, Ok(Accepted::New));
+    assert_eq!(engine.tell(message(5, 20, &["discord"]), call("b", 20)).await, Ok(false));
+    assert_eq!(claimed_events(engine, "discord", 2000).await, [1, 3, 4]);
+}
+
+async fn simultaneous_calls_on_one_subject_are_one_run(ledger: Arc<dyn Ledger>) {
+    let call = |n: u128| with_key("hook", &n.to_string(), accept_on("pr:1", OnNewer::Queue, n, 10));
+    let answers = all_at_once(&ledger, call).await;
+    assert_eq!(answers.iter().filter(|answer| **answer == Accepted::New).count(), 1);
+    let queued = ledger.queued(10).await.unwrap();
+    assert_eq!((queued.len(), queued[0].merged), (1, 99));
+    let merged = answers.iter().filter(|answer| **answer == Accepted::Merged(queued[0].id));
+    assert_eq!(merged.count(), 99);
 }
 
 async fn simultaneous_calls_with_one_key_start_one_run(ledger: Arc<dyn Ledger>) {

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
+use ringback_model::flow::{Meeting, meet};
 use ringback_model::run::{Run, RunId, RunState};
 use ringback_model::{SessionId, Timestamp};
 
 use super::MemoryStore;
 use crate::ledger::{cost_usd, ended_at};
-use crate::{Accept, Accepted, CallKey, Error, Ledger, PRUNED_AT_ONCE, Page, RunQuery, Save};
+use crate::{Accept, Accepted, Binding, CallKey, Error, Ledger, PRUNED_AT_ONCE, Page, RunQuery, Save, Told};
 
 #[derive(Default)]
 pub(super) struct Runs {
@@ -25,30 +26,64 @@ pub(super) struct Runs {
 impl Runs {
     fn accept(&mut self, accept: Accept) -> Accepted {
         self.forget_keys(accept.now);
-        let expires_at = accept.key_expires_at();
-        let Accept { run, key, now, max_queued, .. } = accept;
+        let call = accept.binding();
+        let Accept { run, now, max_queued, rule, .. } = accept;
         let id = run.id;
-        if let Some((_, first)) = key.as_ref().and_then(|key| self.keys.get(key)) {
-            return Accepted::Repeated(*first);
+        if let Some(first) = call.as_ref().and_then(|call| self.bound_to(call)) {
+            return Accepted::Repeated(first);
         }
         let is_known = self.numbers.contains_key(&id);
+        if let (Some(rule), Some(subject), false) = (rule, &run.subject, is_known) {
+            let (queued, working) =
+                (self.on_subject(subject, RunState::Queued), self.on_subject(subject, RunState::Working));
+            let (run, older) = match meet(rule, run, queued, working, now) {
+                Meeting::Merged(run) => {
+                    let id = run.id;
+                    self.bind(call, id);
+                    self.put_known(run);
+                    return Accepted::Merged(id);
+                }
+                Meeting::Queued { run, superseded, ending } => {
+                    if (self.queued.len() - superseded.len()) as u64 >= max_queued {
+                        return Accepted::Full;
+                    }
+                    (run, [superseded, ending].concat())
+                }
+            };
+            let ids: Vec<RunId> = older.iter().map(|run| run.id).collect();
+            older.into_iter().for_each(|run| self.put_known(run));
+            self.bind(call, id);
+            self.put_new(run);
+            return if ids.is_empty() { Accepted::New } else { Accepted::Replacing(ids) };
+        }
         if self.queued.len() as u64 >= max_queued {
             return if is_known { Accepted::Repeated(id) } else { Accepted::Full };
         }
-        // A key that was bound for no time at all is not live for a moment.
-        if let Some(key) = key
-            && expires_at > now
-        {
-            self.key_ends.insert((expires_at, key.clone()));
-            self.keys.insert(key, (expires_at, id));
-        }
+        self.bind(call, id);
         if is_known {
             return Accepted::Repeated(id);
         }
-        self.newest += 1;
-        self.numbers.insert(id, self.newest);
-        self.put(self.newest, run);
+        self.put_new(run);
         Accepted::New
+    }
+
+    fn bound_to(&self, call: &Binding) -> Option<RunId> {
+        self.keys.get(&call.key).map(|(_, first)| *first)
+    }
+
+    fn bind(&mut self, call: Option<Binding>, id: RunId) {
+        let Some(call) = call else { return };
+        // A key that was bound for no time at all is not live for a moment.
+        let expires_at = call.expires_at();
+        if expires_at > call.now {
+            self.key_ends.insert((expires_at, call.key.clone()));
+            self.keys.insert(call.key, (expires_at, id));
+        }
+    }
+
+    fn on_subject(&self, subject: &str, state: RunState) -> Vec<Run> {
+        let is_on = |run: &&Run| run.state == state && run.subject.as_deref() == Some(subject);
+        self.runs.values().filter(is_on).cloned().collect()
     }
 
     fn forget_keys(&mut self, now: Timestamp) {
@@ -70,16 +105,24 @@ impl Runs {
         self.runs.insert(number, run);
     }
 
+    fn put_new(&mut self, run: Run) {
+        self.newest += 1;
+        self.numbers.insert(run.id, self.newest);
+        self.put(self.newest, run);
+    }
+
+    fn put_known(&mut self, run: Run) {
+        if let Some(number) = self.numbers.get(&run.id) {
+            self.put(*number, run);
+        }
+    }
+
     /// Replaces all of the runs, or none if one is unknown.
     fn replace(&mut self, runs: Vec<Run>) -> Result<(), Error> {
         if let Some(unknown) = runs.iter().find(|run| !self.numbers.contains_key(&run.id)) {
             return Err(Error::Refused(format!("there is no run {}", unknown.id)));
         }
-        for run in runs {
-            if let Some(number) = self.numbers.get(&run.id) {
-                self.put(*number, run);
-            }
-        }
+        runs.into_iter().for_each(|run| self.put_known(run));
         Ok(())
     }
 
@@ -118,6 +161,19 @@ impl Ledger for MemoryStore {
         Ok(self.tables()?.runs.accept(accept))
     }
 
+    async fn tell(&self, told: Told, call: Option<Binding>) -> Result<bool, Error> {
+        let mut tables = self.tables()?;
+        if let Some(call) = call {
+            tables.runs.forget_keys(call.now);
+            if tables.runs.bound_to(&call).is_some() {
+                return Ok(false);
+            }
+            tables.runs.bind(Some(call), RunId(told.event.id.0));
+        }
+        tables.record(told);
+        Ok(true)
+    }
+
     async fn save(&self, save: Save) -> Result<(), Error> {
         save.check()?;
         let mut tables = self.tables()?;
@@ -148,6 +204,11 @@ impl Ledger for MemoryStore {
         let tables = self.tables()?;
         let first = tables.runs.queued.iter().take(limit);
         Ok(first.filter_map(|number| tables.runs.runs.get(number)).cloned().collect())
+    }
+
+    async fn first_queued_on(&self, subject: &str) -> Result<Option<RunId>, Error> {
+        let first = self.tables()?.runs.on_subject(subject, RunState::Queued).into_iter().next();
+        Ok(first.map(|run| run.id))
     }
 
     async fn queued_count(&self) -> Result<u64, Error> {

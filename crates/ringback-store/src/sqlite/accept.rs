@@ -1,12 +1,16 @@
 //! Writing a new run, once per call.
 
-use ringback_model::Timestamp;
-use ringback_model::run::RunId;
-use rusqlite::{OptionalExtension, Result, params};
+use ringback_model::flow::{Meeting, OnNewer, Rule, meet};
+use ringback_model::run::{Run, RunId, RunState};
+use ringback_model::{EventId, Timestamp};
+use rusqlite::{Error as Sql, OptionalExtension, Result, params};
 use uuid::Uuid;
 
+use super::record::Ready;
+use super::runs::on_subject;
+use super::save::run_json;
 use super::writer::Batch;
-use crate::{Accept, Accepted, CallKey};
+use crate::{Accept, Accepted, Binding, CallKey};
 
 /// Expired keys that go with each key that is bound: more than one, so that they become fewer.
 const KEYS_AT_ONCE: i64 = 2;
@@ -14,6 +18,9 @@ const KEYS_AT_ONCE: i64 = 2;
 impl Batch<'_> {
     pub(super) fn accept(&mut self, accept: &Accept, json: &str) -> Result<Accepted> {
         let id = accept.run.id;
+        if let (Some(rule), Some(subject)) = (accept.rule, &accept.run.subject) {
+            return self.accept_on(subject, rule, accept);
+        }
         if self.queued_runs()? >= accept.max_queued {
             // What was accepted before is answered as it was then, however long the queue is now.
             let first = match &accept.key {
@@ -26,13 +33,66 @@ impl Batch<'_> {
                 None => Accepted::Full,
             });
         }
-        if let Some(key) = &accept.key
-            && !self.bind(key, id, accept.now, accept.key_expires_at())?
-            && let Some(first) = self.bound_to(key, accept.now)?
+        if let Some(call) = &accept.binding()
+            && !self.bind(call, id)?
+            && let Some(first) = self.bound_to(&call.key, call.now)?
         {
             return Ok(Accepted::Repeated(first));
         }
         Ok(if self.insert_run(&accept.run, json)? { Accepted::New } else { Accepted::Repeated(id) })
+    }
+
+    /// The same for a run that meets others on its subject.
+    fn accept_on(&mut self, subject: &str, rule: Rule, accept: &Accept) -> Result<Accepted> {
+        let call = accept.binding();
+        if let Some(call) = &call
+            && let Some(first) = self.bound_to(&call.key, call.now)?
+        {
+            return Ok(Accepted::Repeated(first));
+        }
+        if self.is_known(accept.run.id)? {
+            return Ok(Accepted::Repeated(accept.run.id));
+        }
+        let needed = if rule.on_newer == OnNewer::Queue { 1 } else { usize::MAX };
+        let queued = on_subject(self.conn, subject, RunState::Queued, needed)?;
+        let working = match rule.on_newer {
+            OnNewer::Cancel => on_subject(self.conn, subject, RunState::Working, usize::MAX)?,
+            OnNewer::Queue | OnNewer::Replace => Vec::new(),
+        };
+        let (run, older) = match meet(rule, accept.run.clone(), queued, working, accept.now) {
+            Meeting::Merged(run) => {
+                self.replace_run(&run, &json_of(&run)?)?;
+                self.bind_to(run.id, call.as_ref())?;
+                return Ok(Accepted::Merged(run.id));
+            }
+            Meeting::Queued { run, superseded, ending } => {
+                let others = self.queued_runs()?.saturating_sub(superseded.len() as u64);
+                if others >= accept.max_queued {
+                    return Ok(Accepted::Full);
+                }
+                (run, [superseded, ending].concat())
+            }
+        };
+        for older in &older {
+            self.replace_run(older, &json_of(older)?)?;
+        }
+        self.insert_run(&run, &json_of(&run)?)?;
+        self.bind_to(run.id, call.as_ref())?;
+        let ids: Vec<RunId> = older.iter().map(|run| run.id).collect();
+        Ok(if ids.is_empty() { Accepted::New } else { Accepted::Replacing(ids) })
+    }
+
+    /// Writes a message once per call; a key is bound to the message's own id.
+    pub(super) fn tell(&mut self, told: Ready, id: EventId, call: Option<&Binding>) -> Result<bool> {
+        if !self.bind_to(RunId(id.0), call)? {
+            return Ok(false);
+        }
+        self.record(vec![told]).map(|_| true)
+    }
+
+    /// Says `false` when the key is bound already.
+    fn bind_to(&self, run: RunId, call: Option<&Binding>) -> Result<bool> {
+        call.map_or(Ok(true), |call| self.bind(call, run))
     }
 
     /// Runs that are queued, with all that this transaction did so far.
@@ -62,7 +122,8 @@ impl Batch<'_> {
     }
 
     /// Binds a key unless it is live; says whether it did.
-    fn bind(&self, key: &CallKey, run: RunId, now: Timestamp, expires_at: Timestamp) -> Result<bool> {
+    fn bind(&self, call: &Binding, run: RunId) -> Result<bool> {
+        let Binding { key, now, .. } = call;
         let rows = self
             .conn
             .prepare_cached(
@@ -75,13 +136,13 @@ impl Batch<'_> {
                 key.scope,
                 key.value,
                 run.0.as_bytes(),
-                expires_at.as_millis(),
+                call.expires_at().as_millis(),
                 now.as_millis()
             ])?;
         if rows == 0 {
             return Ok(false);
         }
-        self.forget_keys(now)?;
+        self.forget_keys(*now)?;
         Ok(true)
     }
 
@@ -100,6 +161,10 @@ impl Batch<'_> {
         }
         Ok(())
     }
+}
+
+fn json_of(run: &Run) -> Result<String> {
+    run_json(run).map_err(|error| Sql::ToSqlConversionFailure(Box::new(error)))
 }
 
 #[cfg(test)]

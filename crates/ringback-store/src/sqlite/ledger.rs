@@ -4,9 +4,10 @@ use async_trait::async_trait;
 use ringback_model::run::{Run, RunId};
 use ringback_model::{SessionId, Timestamp};
 
+use super::record::Ready;
 use super::save::{ReadySave, run_json};
 use super::{SqliteStore, runs};
-use crate::{Accept, Accepted, Error, Ledger, PRUNED_AT_ONCE, Page, RunQuery, Save};
+use crate::{Accept, Accepted, Binding, Entry, Error, Ledger, PRUNED_AT_ONCE, Page, RunQuery, Save, Told};
 
 #[async_trait]
 impl Ledger for SqliteStore {
@@ -14,6 +15,12 @@ impl Ledger for SqliteStore {
         accept.check()?;
         let json = run_json(&accept.run)?;
         self.writer.write(move |batch| batch.accept(&accept, &json)).await
+    }
+
+    async fn tell(&self, told: Told, call: Option<Binding>) -> Result<bool, Error> {
+        let id = told.event.id;
+        let ready = Ready::new(Entry { state: None, told: Some(told) });
+        self.writer.write(move |batch| batch.tell(ready, id, call.as_ref())).await
     }
 
     async fn save(&self, save: Save) -> Result<(), Error> {
@@ -34,6 +41,11 @@ impl Ledger for SqliteStore {
 
     async fn queued(&self, limit: usize) -> Result<Vec<Run>, Error> {
         self.listings.read(move |conn| runs::queued(conn, limit)).await
+    }
+
+    async fn first_queued_on(&self, subject: &str) -> Result<Option<RunId>, Error> {
+        let subject = subject.to_owned();
+        self.listings.read(move |conn| runs::first_queued_on(conn, &subject)).await
     }
 
     async fn queued_count(&self) -> Result<u64, Error> {

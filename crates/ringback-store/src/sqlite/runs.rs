@@ -12,6 +12,12 @@ use crate::{Page, RunQuery};
 /// Runs in one state, in the order in which they were accepted.
 const IN_STATE: &str = "SELECT json FROM run WHERE state = ?1 ORDER BY run LIMIT ?2";
 
+/// Runs on a subject in one state, the one accepted last first.
+const ON_SUBJECT: &str = "SELECT json FROM run WHERE subject = ?1 AND state = ?2 ORDER BY run DESC LIMIT ?3";
+
+/// The same, the one accepted first alone.
+const FIRST_ON_SUBJECT: &str = "SELECT id FROM run WHERE subject = ?1 AND state = ?2 ORDER BY run LIMIT 1";
+
 /// Sessions of runs that are open or ended late enough: the open states by name, because that has an index.
 const SESSIONS: &str = "
     SELECT run, session_id, id, source FROM run INDEXED BY run_of_state
@@ -37,6 +43,28 @@ fn in_state(conn: &Connection, state: RunState, limit: usize) -> Result<Vec<Run>
     conn.prepare_cached(IN_STATE)?
         .query_map(params![state.as_str(), limit], |row| read_run(row, 0))?
         .collect()
+}
+
+/// The last `limit` runs on a subject in a state, in the order in which they were accepted.
+pub(super) fn on_subject(
+    conn: &Connection,
+    subject: &str,
+    state: RunState,
+    limit: usize,
+) -> Result<Vec<Run>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut runs: Vec<Run> = conn
+        .prepare_cached(ON_SUBJECT)?
+        .query_map(params![subject, state.as_str(), limit], |row| read_run(row, 0))?
+        .collect::<Result<_>>()?;
+    runs.reverse();
+    Ok(runs)
+}
+
+pub(super) fn first_queued_on(conn: &Connection, subject: &str) -> Result<Option<RunId>> {
+    conn.prepare_cached(FIRST_ON_SUBJECT)?
+        .query_row(params![subject, RunState::Queued.as_str()], |row| read_id(row, 0))
+        .optional()
 }
 
 pub(super) fn queued_count(conn: &Connection) -> Result<u64> {
@@ -144,11 +172,15 @@ mod tests {
         };
         for (sql, index) in [
             (IN_STATE, "USING INDEX run_of_state (state=?)"),
+            (ON_SUBJECT, "USING INDEX run_of_subject (subject=? AND state=?)"),
+            (FIRST_ON_SUBJECT, "USING INDEX run_of_subject (subject=? AND state=?)"),
             (COST, "USING COVERING INDEX run_by_end (ended_at>?)"),
         ] {
             assert!(plan(sql).contains(index), "{}", plan(sql));
         }
-        assert!(!plan(IN_STATE).contains("TEMP B-TREE"), "{}", plan(IN_STATE));
+        for sql in [IN_STATE, ON_SUBJECT, FIRST_ON_SUBJECT] {
+            assert!(!plan(sql).contains("TEMP B-TREE"), "{}", plan(sql));
+        }
     }
 
     #[test]

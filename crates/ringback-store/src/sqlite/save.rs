@@ -55,8 +55,8 @@ impl Batch<'_> {
         let rows = self
             .conn
             .prepare_cached(
-                "INSERT INTO run (id, state, source, session_id, created_at, ended_at, cost_usd, json)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                "INSERT INTO run (id, state, source, session_id, created_at, ended_at, cost_usd, json, subject)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                  ON CONFLICT (id) DO NOTHING",
             )?
             .execute(params![
@@ -68,6 +68,7 @@ impl Batch<'_> {
                 ended_at(run).map(Timestamp::as_millis),
                 cost_usd(run),
                 json,
+                run.subject,
             ])?;
         if rows == 1 {
             self.tally.run_changed(None, run.state);
@@ -75,7 +76,7 @@ impl Batch<'_> {
         Ok(rows == 1)
     }
 
-    fn replace_run(&mut self, run: &Run, json: &str) -> Result<()> {
+    pub(super) fn replace_run(&mut self, run: &Run, json: &str) -> Result<()> {
         let found = self
             .conn
             .prepare_cached("SELECT run, state FROM run WHERE id = ?1")?
@@ -87,7 +88,7 @@ impl Batch<'_> {
         self.conn
             .prepare_cached(
                 "UPDATE run SET state = ?2, source = ?3, session_id = ?4, created_at = ?5, ended_at = ?6,
-                     cost_usd = ?7, json = ?8
+                     cost_usd = ?7, json = ?8, subject = ?9
                  WHERE run = ?1",
             )?
             .execute(params![
@@ -99,6 +100,7 @@ impl Batch<'_> {
                 ended_at(run).map(Timestamp::as_millis),
                 cost_usd(run),
                 json,
+                run.subject,
             ])?;
         self.tally.run_changed(Some(before), run.state);
         Ok(())

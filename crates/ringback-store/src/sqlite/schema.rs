@@ -13,7 +13,7 @@ use crate::Error;
 pub(super) const APPLICATION_ID: i32 = 0x5262_5374;
 
 /// From schema version N to N + 1, at index N. Never edited once released: a change is one more step at the end.
-const MIGRATIONS: &[&str] = &[FIRST, RUNS, REPLAYS];
+const MIGRATIONS: &[&str] = &[FIRST, RUNS, REPLAYS, SUBJECTS];
 
 const FIRST: &str = "
 CREATE TABLE session (
@@ -153,6 +153,12 @@ CREATE TABLE value (
 const REPLAYS: &str = "
 -- When the delivery was last made pending again; NULL = never.
 ALTER TABLE delivery ADD COLUMN replayed_at INTEGER;
+";
+
+const SUBJECTS: &str = "
+-- NULL = the run stands alone.
+ALTER TABLE run ADD COLUMN subject TEXT;
+CREATE INDEX run_of_subject ON run (subject, state) WHERE subject IS NOT NULL;
 ";
 
 /// Returns the schema version of the file, 0 for one without tables, and refuses what this binary must not touch.

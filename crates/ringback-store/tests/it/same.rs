@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use ringback_model::delivery::Next;
+use ringback_model::flow::OnNewer;
 use ringback_model::run::RunState;
 use ringback_model::{Activity, Agent, DeliveryState, SessionId, SessionState};
-use ringback_store::contract::ledger::{accept, key, run, run_id};
+use ringback_store::contract::ledger::{accept, accept_on, key, run, run_id};
 use ringback_store::contract::{attempt, endpoint, event, t, told};
 use ringback_store::{
-    Accept, Claim, DeliveryQuery, Ending, EndpointStatus, Entry, Ledger, MemoryStore, Prune, Replay,
+    Accept, Binding, Claim, DeliveryQuery, Ending, EndpointStatus, Entry, Ledger, MemoryStore, Prune, Replay,
     RunQuery, Save, Settled, Store,
 };
 
@@ -67,6 +68,12 @@ enum Call {
         run: u8,
         key: Option<u8>,
         max_queued: u64,
+        on: Option<(u8, OnNewer)>,
+    },
+    /// Tells event `n`, unless its key is bound.
+    Tell {
+        key: Option<u8>,
+        n: u64,
     },
     /// Puts runs into these states, known or not, and tells event `n`.
     Save {
@@ -107,8 +114,14 @@ fn call() -> impl Strategy<Value = Call> {
         1 => (0..3u8, prop::option::of("[a-c]{0,3}"))
             .prop_map(|(session, name)| Call::Name { session, name }),
         1 => (0..300u64, any::<bool>()).prop_map(|(keep_ms, is_full)| Call::Prune { keep_ms, is_full }),
-        4 => (0..20u8, prop::option::of(0..4u8), 0..8u64)
-            .prop_map(|(run, key, max_queued)| Call::Accept { run, key, max_queued }),
+        6 => (
+            0..20u8,
+            prop::option::of(0..4u8),
+            0..8u64,
+            prop::option::of((0..2u8, prop::sample::select(OnNewer::ALL))),
+        )
+            .prop_map(|(run, key, max_queued, on)| Call::Accept { run, key, max_queued, on }),
+        1 => (prop::option::of(0..4u8), 1..40u64).prop_map(|(key, n)| Call::Tell { key, n }),
         4 => (
             prop::collection::vec((0..8u8, prop::sample::select(RunState::ALL)), 0..3),
             prop::option::of(any::<bool>()),
@@ -206,19 +219,31 @@ impl<S: Store + Ledger> Drive<'_, S> {
                 let prune = Prune { now: t(now), keep_for: Duration::from_millis(*keep_ms), max_bytes };
                 self.saw(store.prune(prune).await);
             }
-            Call::Accept { run, key: by, max_queued } => {
+            Call::Accept { run, key: by, max_queued, on } => {
+                let n = u128::from(*run);
+                let call = match on {
+                    Some((subject, on_newer)) => accept_on(&subject.to_string(), *on_newer, n, now),
+                    None => accept(n, now),
+                };
                 let call = Accept {
                     key: by.map(|k| key("hook", &k.to_string())),
                     key_ttl: Duration::from_millis(100),
                     max_queued: *max_queued,
-                    ..accept(u128::from(*run), now)
+                    ..call
                 };
                 self.saw(store.accept(call).await);
+            }
+            Call::Tell { key: by, n } => {
+                let ttl = Duration::from_millis(100);
+                let call = by.map(|k| Binding { key: key("hook", &k.to_string()), now: t(now), ttl });
+                let told = told(*n, now, &ENDPOINTS[..1]).told.unwrap();
+                self.saw(store.tell(told, call).await);
             }
             Call::Save { runs, value, n } => {
                 let runs = runs.iter().map(|(n, state)| {
                     let mut run = run(u128::from(*n), now);
                     run.state = *state;
+                    run.subject = (n % 2 == 0).then(|| "1".to_owned());
                     run.session_id =
                         (*state != RunState::Queued).then(|| SessionId::new(format!("r{}", n % 3)));
                     run.ended_at = (n % 2 == 0).then(|| t(now));
@@ -262,6 +287,7 @@ impl<S: Store + Ledger> Drive<'_, S> {
         let store = self.store;
         self.saw(store.queued(3).await);
         self.saw(store.queued_count().await);
+        self.saw(store.first_queued_on("1").await);
         self.saw(store.unfinished().await);
         self.saw(store.run(run_id(3)).await);
         self.saw(store.run_of_session(&SessionId::new("r1")).await);

@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use reqwest::Method;
 use ringback_daemon::hook;
+use ringback_daemon::record::percent_encoded;
 use serde_json::Value;
 
 use super::Context;
 use crate::exit_code::Error;
 use crate::output;
 
-/// List the declared hooks and the files that cannot be used; check a hook file
+/// List the declared hooks and the files that cannot be used; check a hook file; let a paused hook go on
 ///
 /// Examples: ringback hooks; ringback hooks check ~/.config/ringback/hooks/github-ci.md
 #[derive(clap::Args)]
@@ -32,6 +34,11 @@ enum Command {
         /// The file
         file: PathBuf,
     },
+    /// Let a hook go on that paused after 3 failed runs in a row
+    Resume {
+        /// The last part of its path
+        slug: String,
+    },
 }
 
 impl Hooks {
@@ -39,6 +46,7 @@ impl Hooks {
         match self.command.unwrap_or(Command::List) {
             Command::List => list(context, self.json).await,
             Command::Check { file } => check(context, &file, self.json),
+            Command::Resume { slug } => resume(context, &slug, self.json).await,
         }
     }
 }
@@ -60,11 +68,25 @@ async fn list(context: &Context, json: bool) -> Result<(), Error> {
         let text = |key: &str| hook[key].as_str().unwrap_or_default();
         let secret = if hook["has_secret"] == true { "" } else { "  NO SECRET: every call gets 401" };
         output::line(&format!("/hook/{}  {}  {}{secret}", text("slug"), text("auth"), text("file")))?;
+        if let (Some(at), Some(why)) = (hook["paused_at"].as_str(), hook["paused_because"].as_str()) {
+            let slug = text("slug");
+            output::line(&format!("  PAUSED since {at}: {why}; ringback hooks resume {slug}"))?;
+        }
     }
     for problem in texts("problems").iter().chain(&texts("warnings")) {
         output::line(problem)?;
     }
     Ok(())
+}
+
+async fn resume(context: &Context, slug: &str, json: bool) -> Result<(), Error> {
+    let path = format!("/api/hooks/{}/resume", percent_encoded(slug));
+    let answer = context.client()?.call(Method::POST, &path, None).await?;
+    if json {
+        return Ok(output::json(&answer)?);
+    }
+    let what = if answer["resumed"] == true { "goes on" } else { "was not paused" };
+    Ok(output::line(&format!("{slug} {what}"))?)
 }
 
 fn check(context: &Context, file: &std::path::Path, json: bool) -> Result<(), Error> {

@@ -77,7 +77,7 @@ enum Worktrees {
 
 #[derive(clap::Args)]
 struct List {
-    /// Only in this state: queued, working, completed, failed, timed_out, cancelled, interrupted
+    /// Only in this state: queued, working, completed, failed, timed_out, cancelled, interrupted, superseded
     #[arg(long)]
     state: Option<String>,
     /// Only of this source

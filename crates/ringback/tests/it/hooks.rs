@@ -11,7 +11,7 @@ use sha2::Sha256;
 use crate::inbound::{Inbound, SECRET, ended};
 use crate::{DEADLINE, ringback};
 
-const GITHUB: &str = "githubs-own-secret";
+pub(crate) const GITHUB: &str = "githubs-own-secret";
 
 const CI: &str = r#"---
 auth: { github: GITHUB_WEBHOOK_SECRET }
@@ -55,7 +55,7 @@ fn write(inbound: &Inbound, name: &str, text: &str) {
     inbound.home.write(format!(".config/ringback/hooks/{name}"), text);
 }
 
-fn sign(secret: &str, body: &[u8]) -> String {
+pub(crate) fn sign(secret: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key of any length");
     mac.update(body);
     let hex: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
@@ -351,10 +351,10 @@ async fn an_unset_secret_is_told_by_doctor_and_hooks_list_and_a_file_is_checked_
     let told = "the variable NOBODY_SET_THIS is not set";
     assert!(good.stdout().contains(told), "{}", good.stdout());
     let bad =
-        inbound.home.write("bad.md", "---\nauth: { github: my-literal-secret }\nrate: 5/m\n---\nLook.\n");
+        inbound.home.write("bad.md", "---\nauth: { github: my-literal-secret }\nscreen: on\n---\nLook.\n");
     let bad = run(&["hooks", "check", &bad.display().to_string()]).await;
     assert_eq!(bad.code, Some(1), "{}", bad.stdout());
-    for part in ["auth (line 2)", "rate (line 3): this version does not have this key yet"] {
+    for part in ["auth (line 2)", "screen (line 3): this version does not have this key yet"] {
         assert!(bad.stderr().contains(part), "{}", bad.stderr());
     }
     assert!(!bad.stderr().contains("my-literal-secret"), "{}", bad.stderr());

@@ -132,6 +132,18 @@ impl Mapped {
         })
     }
 
+    /// A text with braces is read as [`Mapped::new`] reads it, another one is an expression.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub(super) fn of_key(text: &str) -> Result<Mapped, String> {
+        if text.contains("{{") || text.contains("{%") {
+            return Mapped::new(&Node { value: Yaml::Text(text.to_owned()), line: None });
+        }
+        ENVIRONMENT.compile_expression(text).map_err(|e| told(&e))?;
+        Ok(Mapped::Expression(text.to_owned()))
+    }
+
     /// The value, or `None` where it is undefined.
     pub(super) fn value(&self, context: &Context) -> Result<Option<serde_json::Value>, Failed> {
         Ok(Some(match self {

@@ -19,13 +19,12 @@ use super::auth::{self, Found, Places};
 use super::expressions::{Condition, Mapped};
 use super::fields::Fields;
 use super::template::Template;
-use super::{Hook, Settings, yaml};
+use super::{Hook, Settings, flow, yaml};
 
 /// The longest body where the file says nothing, and at all.
 const MAX_BODY: (u64, u64) = (1 << 20, 25 << 20);
 /// Keys that are not there yet: to ignore them would be to promise what does not happen.
-const NOT_YET: [&str; 7] =
-    ["rate", "concurrency", "coalesce", "on_newer", "deliver_only", "screen", "coalesce_window"];
+const NOT_YET: [&str; 1] = ["screen"];
 /// The slug of the built-in route.
 const RESERVED: &str = "agent";
 
@@ -56,14 +55,24 @@ pub(crate) fn parse(name: &str, text: &str, around: &Surroundings<'_>) -> Result
     let (front, template) = yaml::split(text).map_err(broken)?;
     let mut node = yaml::read(front).map_err(broken)?;
     snake_case(&mut node).map_err(broken)?;
+    if let Some(coalesce) = entry_mut(&mut node, "coalesce") {
+        snake_case(coalesce).map_err(broken)?;
+    }
     let problems = RefCell::new(Problems::default());
     let mut found = Found::default();
     let hook = read(name, &node, template, around, &problems, &mut found);
     let Problems { errors, warnings, .. } = problems.into_inner();
     match hook {
-        Some(hook) if errors.is_empty() => Ok(Hook { warnings, ..hook }),
+        Some(hook) if errors.is_empty() => {
+            Ok(Hook { warnings, fingerprint: flow::hash(text.as_bytes()), ..hook })
+        }
         _ => Err(Broken { errors, variables: found.variables }),
     }
+}
+
+fn entry_mut<'a>(node: &'a mut Node, key: &str) -> Option<&'a mut Node> {
+    let Value::Table(entries) = &mut node.value else { return None };
+    entries.iter_mut().find(|(k, _)| k == key).map(|(_, node)| node)
 }
 
 /// Keys are written with - or with _.
@@ -139,6 +148,7 @@ fn read(
         );
     }
     let run = settings(&s, around);
+    let flow = flow::read(&s);
     if let (Some(fields), Some(template)) = (&fields, &template) {
         for name in template.fields().into_iter().filter(|name| !fields.is_declared(name)) {
             problems.borrow_mut().warnings.push(format!(
@@ -155,6 +165,8 @@ fn read(
         max_body: usize::try_from(max_body).ok()?,
         dedupes_by_body,
         run,
+        flow,
+        fingerprint: String::new(),
         when: when?,
         map: map?,
         fields: fields?,

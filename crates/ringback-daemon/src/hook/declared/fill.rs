@@ -1,4 +1,4 @@
-//! From what a caller sent to the message of a run, to silence, or to the 400 that it is answered.
+//! From what a caller sent to the message of a run, to one for the user, to silence, or to the 400 that it is answered.
 //!
 //! Owns: how a body becomes a tree, what expressions see of a request, the order of the checks, and the texts of the
 //! answers. Pure: the fence is an argument. Who called, and whether they may, was asked before.
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::auth::Auth;
 use super::expressions::Context;
-use super::{Hook, prompt};
+use super::{Hook, notice, prompt};
 
 /// The most fields of a form.
 const MAX_FORM_FIELDS: usize = 1000;
@@ -35,7 +35,13 @@ pub(in crate::hook) enum Filled {
     /// The hook is not interested.
     Ignored,
     /// What a run is to be asked.
-    Message(String),
+    Message {
+        text: String,
+        /// What the call is about; see [`ringback_model::run::Run::subject`].
+        subject: Option<String>,
+    },
+    /// What the user is to be told, without a run.
+    Notice(String),
 }
 
 /// Why a payload does not fit; every one is a 400.
@@ -68,7 +74,7 @@ pub(in crate::hook) fn fill(hook: &Hook, sent: Sent<'_>, fence: &str) -> Result<
         return Ok(Filled::Ignored);
     }
     let body = body(&sent)?;
-    let Some(values) = values(hook, body, &sent)? else { return Ok(Filled::Ignored) };
+    let Some((values, subject)) = values(hook, body, &sent)? else { return Ok(Filled::Ignored) };
     let values = Value::Object(values);
     let problems = hook.fields.problems(&values);
     if !problems.is_empty() {
@@ -81,17 +87,19 @@ pub(in crate::hook) fn fill(hook: &Hook, sent: Sent<'_>, fence: &str) -> Result<
     if !missing.is_empty() {
         return Err(Unfit::Missing(missing.into_iter().take(MAX_NAMES).collect()));
     }
-    Ok(Filled::Message(prompt::message(&hook.fields, &hook.template, &values, fence)))
+    if hook.flow.is_deliver_only {
+        return Ok(notice::text(&hook.template, &values).map_or(Filled::Ignored, Filled::Notice));
+    }
+    Ok(Filled::Message { text: prompt::message(&hook.fields, &hook.template, &values, fence), subject })
 }
 
+/// Values by field, and what the call is about.
+type Values = (Map<String, Value>, Option<String>);
+
 /// What the fields are filled with; `None` where `when` does not hold.
-fn values(
-    hook: &Hook,
-    body: Map<String, Value>,
-    sent: &Sent<'_>,
-) -> Result<Option<Map<String, Value>>, Unfit> {
-    if hook.when.is_none() && hook.map.is_none() {
-        return Ok(Some(body));
+fn values(hook: &Hook, body: Map<String, Value>, sent: &Sent<'_>) -> Result<Option<Values>, Unfit> {
+    if hook.when.is_none() && hook.map.is_none() && !hook.flow.has_key() {
+        return Ok(Some((body, hook.flow.subject_without_key(&hook.slug))));
     }
     let context = Context::new(&names(hook, body.clone(), sent));
     let failed = |what: String| move |e| Unfit::Invalid(vec![format!("{what}: {e}")]);
@@ -100,7 +108,8 @@ fn values(
     {
         return Ok(None);
     }
-    let Some(map) = &hook.map else { return Ok(Some(body)) };
+    let subject = hook.flow.subject(&hook.slug, &context).map_err(failed("coalesce.key".to_owned()))?;
+    let Some(map) = &hook.map else { return Ok(Some((body, subject))) };
     let mut values = Map::new();
     for (name, mapped) in map {
         let failed = failed(format!("map.{}", escaped_and_cut(name, 64)));
@@ -108,7 +117,7 @@ fn values(
             values.insert(name.clone(), value);
         }
     }
-    Ok(Some(values))
+    Ok(Some((values, subject)))
 }
 
 /// GitHub asks once whether anybody listens; its ping has nothing that a hook could be about.

@@ -10,6 +10,8 @@ mod expressions;
 mod fields;
 mod file;
 mod fill;
+mod flow;
+mod notice;
 mod prompt;
 mod template;
 #[cfg(test)]
@@ -44,6 +46,10 @@ pub(crate) struct Hook {
     pub(super) dedupes_by_body: bool,
     /// How its runs go.
     pub(crate) run: Settings,
+    /// How its calls flow.
+    pub(crate) flow: flow::Flow,
+    /// Tells its file from an edited one.
+    pub(crate) fingerprint: String,
     when: Option<expressions::Condition>,
     map: Option<Vec<(String, expressions::Mapped)>>,
     fields: fields::Fields,

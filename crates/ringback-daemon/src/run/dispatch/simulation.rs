@@ -42,7 +42,8 @@ fn day(at: Timestamp) -> Day {
     Day::of(at, &jiff::tz::TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap())
 }
 
-async fn open(ledger: Arc<dyn Ledger>) -> Runs {
+/// Over these books, by this clock.
+pub(super) async fn open(ledger: Arc<dyn Ledger>, now: fn() -> Moment) -> Runs {
     let agent = |adapter| AgentEntry {
         adapter,
         command: vec!["sh".to_owned()],
@@ -90,18 +91,18 @@ async fn open(ledger: Arc<dyn Ledger>) -> Runs {
 }
 
 impl Runs {
-    async fn call(&self, source: &str, agent: &str) -> Result<RunId, Refusal> {
+    pub(super) async fn call(&self, source: &str, agent: &str) -> Result<RunId, Refusal> {
         let body = format!(r#"{{"message":"look","source":"{source}","agent":"{agent}","isolated":true}}"#);
         let call = inbound::parse_call(body.as_bytes(), &self.known()).unwrap();
         self.accept(call, "/hook/agent", None).await
     }
 
-    async fn ends(&self, active: &Active, cost_usd: Option<f64>) {
+    pub(super) async fn ends(&self, active: &Active, cost_usd: Option<f64>) {
         let run = active.run().clone();
         self.finish(run, End { cost_usd, ..End::plain(RunState::Completed) }).await;
     }
 
-    async fn waits_for(&self, id: RunId) -> String {
+    pub(super) async fn waits_for(&self, id: RunId) -> String {
         let run = self.run(id).await.unwrap().unwrap();
         let shown = self.shown_with_waits(&[run]).await.unwrap();
         shown[0]["waiting"]["reason"].as_str().unwrap_or("-").to_owned()
@@ -111,7 +112,7 @@ impl Runs {
 #[tokio::test]
 async fn what_exceeds_the_day_waits_calls_get_429_and_after_local_midnight_work_goes_on() {
     let ledger: Arc<dyn Ledger> = Arc::new(MemoryStore::new());
-    let runs = open(Arc::clone(&ledger)).await;
+    let runs = open(Arc::clone(&ledger), now).await;
     set("2026-03-28T09:00:00+01:00");
     let mut calls = Vec::new();
     for n in 0..4 {
@@ -138,7 +139,7 @@ async fn what_exceeds_the_day_waits_calls_get_429_and_after_local_midnight_work_
     assert_eq!(runs.call("late", "claude").await, Err(left(11)));
 
     // Another process finds the same books, a millisecond before midnight.
-    let runs = open(ledger).await;
+    let runs = open(ledger, now).await;
     set("2026-03-28T23:59:59.999+01:00");
     let none = runs.take_queued(4).await.unwrap();
     assert_eq!((none.runs.len(), none.again_at), (0, Some(midnight)));
