@@ -13,6 +13,7 @@ pub mod endpoint;
 pub mod escape;
 pub mod event;
 pub mod failing;
+pub mod hook_call;
 pub mod ids;
 pub mod inbound;
 pub mod money;
