@@ -4,6 +4,7 @@
 
 mod connections;
 pub(crate) mod declared;
+pub(crate) mod journal;
 mod slug;
 mod throttle;
 
@@ -28,7 +29,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use connections::Peer;
-pub use declared::{Checked, check};
+pub use declared::{
+    Checked, NotTried, Outcome, Proof, Trial, Tried, check, file_of, hooks_directory, is_slug, try_file,
+    try_slug,
+};
 use throttle::Throttle;
 
 use crate::clock;
@@ -51,6 +55,7 @@ struct Parts {
     max_body: usize,
     /// The hooks of files.
     declared: declared::Declared,
+    journal: journal::Journal,
     /// Held for a look-up only.
     gate: Mutex<Gate>,
     /// From when the gate's instants are counted.
@@ -63,13 +68,19 @@ struct Parts {
 
 impl Hooks {
     /// `None` when there is no secret, and so no listener.
-    pub(crate) fn new(config: &config::Inbound, runs: Runs, declared: declared::Declared) -> Option<Hooks> {
+    pub(crate) fn new(
+        config: &config::Inbound,
+        runs: Runs,
+        declared: declared::Declared,
+        journal: journal::Journal,
+    ) -> Option<Hooks> {
         let secret = config.secret.as_ref()?;
         Some(Hooks(Arc::new(Parts {
             runs,
             secret_hash: Sha256::digest(secret.reveal()).into(),
             max_body: config.max_body,
             declared,
+            journal,
             gate: Mutex::new(Gate::new(config.rate, &config.bounds)),
             since: Instant::now(),
             trusted_proxies: config.trusted_proxies.clone(),

@@ -9,17 +9,19 @@ use crate::hook::declared::Hook;
 
 pub(super) async fn list(State(app): State<App>) -> Json<Value> {
     let loaded = app.declared.now();
-    let items: Vec<Value> = loaded.hooks.values().map(|hook| row(hook)).collect();
+    let items: Vec<Value> =
+        loaded.hooks.values().map(|hook| row(hook, app.calls.unbelieved(&hook.slug))).collect();
     Json(json!({ "items": items, "next": null, "problems": loaded.problems, "warnings": loaded.warnings }))
 }
 
-fn row(hook: &Hook) -> Value {
+fn row(hook: &Hook, unbelieved: u64) -> Value {
     let run = &hook.run;
     json!({
         "slug": hook.slug,
         "file": hook.file,
         "auth": hook.sender().unwrap_or("bearer"),
         "has_secret": hook.has_secret(),
+        "unbelieved": unbelieved,
         "agent": run.agent,
         "workspace": run.workspace,
         "isolated": run.isolated,

@@ -37,8 +37,10 @@ impl Calls for MemoryStore {
         let size = query.page_size();
         let before = query.cursor.map_or(i64::MAX, |c| c.0);
         let all = tables.calls.calls.range(..before).rev();
-        let rows =
-            all.filter(|(_, call)| query.hook.as_ref().is_none_or(|h| *h == call.hook)).take(size + 1).collect();
+        let rows = all
+            .filter(|(_, call)| query.hook.as_ref().is_none_or(|h| *h == call.hook))
+            .take(size + 1)
+            .collect();
         let page = Page::cut(rows, size, |(number, _): &(&i64, &HookCall)| **number);
         Ok(page.map(|(number, call)| (CallId(*number), HookCall { body: None, ..call.clone() })))
     }

@@ -78,8 +78,9 @@ fn calls(conn: &Connection, query: &CallQuery) -> Result<Page<(CallId, HookCall)
         }
         None => "",
     };
-    let sql =
-        format!("SELECT call, json FROM hook_call WHERE {hook} call < :before ORDER BY call DESC LIMIT :limit");
+    let sql = format!(
+        "SELECT call, json FROM hook_call WHERE {hook} call < :before ORDER BY call DESC LIMIT :limit"
+    );
     let rows = conn
         .prepare_cached(&sql)?
         .query_map(&values[..], |row| Ok((row.get(0)?, read_call(row, 1)?)))?
