@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::HeaderMap;
 use axum::http::request::Parts as Head;
+use futures_util::future::join_all;
 use ringback_model::Timestamp;
 use ringback_model::hook_call::{CallOutcome, HookCall, MAX_KEPT_BODY};
 use ringback_model::inbound::Refusal;
@@ -95,26 +96,32 @@ impl Keeper {
     /// Writes until `stop` turns true, and then what waits.
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
-            tokio::select! {
-                Some(call) = self.queue.recv() => self.write(call).await,
-                _ = stop.changed() => {}
-            }
-        }
-        while let Ok(call) = self.queue.try_recv() {
-            self.write(call).await;
+            let first = tokio::select! {
+                // Where nobody serves hooks there is nobody to send either.
+                Some(call) = self.queue.recv() => Some(call),
+                _ = stop.changed() => None,
+            };
+            let others = std::iter::from_fn(|| self.queue.try_recv().ok()).take(WAITING);
+            let waiting = first.into_iter().chain(others).collect();
+            self.write(waiting).await;
         }
     }
 
-    async fn write(&self, mut call: HookCall) {
-        // A run that is older than the call was started by an earlier one.
-        if let (CallOutcome::Accepted, Some(id)) = (call.outcome, call.run)
-            && let Ok(run) = self.runs.run(id).await
-            && run.is_none_or(|run| run.created_at < call.at)
-        {
-            call.outcome = CallOutcome::Repeated;
+    /// Writes them at once: the store makes one transaction of what comes together.
+    async fn write(&self, mut waiting: Vec<HookCall>) {
+        for call in &mut waiting {
+            // A run that is older than the call was started by an earlier one.
+            if let (CallOutcome::Accepted, Some(id)) = (call.outcome, call.run)
+                && let Ok(run) = self.runs.run(id).await
+                && run.is_none_or(|run| run.created_at < call.at)
+            {
+                call.outcome = CallOutcome::Repeated;
+            }
         }
-        if let Err(error) = self.calls.keep_call(call).await {
-            tracing::warn!(%error, "a call of a hook cannot be remembered; its run is not touched by that");
+        let written = join_all(waiting.into_iter().map(|call| self.calls.keep_call(call))).await;
+        let lost = written.iter().filter(|written| written.is_err()).count();
+        if let Some(Err(error)) = written.into_iter().find(Result::is_err) {
+            tracing::warn!(%error, lost, "calls of hooks cannot be remembered; their runs are not touched by that");
         }
     }
 }

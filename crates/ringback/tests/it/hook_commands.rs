@@ -58,7 +58,9 @@ async fn a_hook_is_added_tried_called_looked_at_and_replayed() {
     let secret = inbound.home.read(format!("{HOOKS}/ci.secret")).expect("a secret");
     assert!(secret.trim().len() >= 43 && mode(&inbound, &format!("{HOOKS}/ci.secret")) == 0o600);
     let text = added.stdout();
-    for part in ["path  /hook/ci", "https://YOUR-HOST/hook/ci", "Content type", "cat ", "ci.secret"] {
+    for part in
+        ["path  /hook/ci", "https://YOUR-HOST/hook/ci", "Content type: application/json", "cat ", "ci.secret"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains(secret.trim()) && !added.stderr().contains(secret.trim()), "the secret is shown");

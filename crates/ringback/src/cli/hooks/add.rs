@@ -4,6 +4,8 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use ringback_daemon::config::Config;
+use ringback_daemon::env::Env;
 use ringback_daemon::{hook, state_dir};
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -43,7 +45,8 @@ impl Add {
         let start = sender.start(&self.name, &secret_name, &files.secret.display().to_string());
         let start =
             start.ok_or_else(|| Error::failed(format!("there is no starting file for {}", sender.name)))?;
-        self.is_free(context, &files)?;
+        let config = context.config()?;
+        self.is_free(&config, &context.env, &files)?;
         write(&directory, &files, sender, &start)?;
         if json {
             return Ok(output::json(&json!({
@@ -53,15 +56,16 @@ impl Add {
                 "file": files.hook,
                 "secret_file": files.secret,
                 "secret": if sender.maker == Maker::Sender { "to be copied from the sender" } else { "generated" },
+                "fields": fields(&start.steps),
                 "steps": start.steps,
                 "edit": sender.edit,
             }))?);
         }
-        told(&self.name, sender, &files, &start)
+        told(&self.name, sender, &files, &start, config.inbound.port)
     }
 
     /// Neither the files nor the id may be there.
-    fn is_free(&self, context: &Context, files: &Files) -> Result<(), Error> {
+    fn is_free(&self, config: &Config, env: &Env, files: &Files) -> Result<(), Error> {
         for path in [&files.hook, &files.secret] {
             // A link to nowhere is something too.
             if path.symlink_metadata().is_ok() {
@@ -69,7 +73,7 @@ impl Add {
                 return Err(Error::failed(what).mend("choose another name, or edit the file"));
             }
         }
-        match hook::file_of(&self.name, &context.config()?, &context.env) {
+        match hook::file_of(&self.name, config, env) {
             Some(file) => {
                 Err(Error::failed(format!("the id {} is taken by {file}", self.name))
                     .mend("choose another name"))
@@ -118,7 +122,7 @@ fn write(directory: &Path, files: &Files, sender: &Sender, start: &Start) -> Res
     })
 }
 
-fn told(name: &str, sender: &Sender, files: &Files, start: &Start) -> Result<(), Error> {
+fn told(name: &str, sender: &Sender, files: &Files, start: &Start, port: Option<u16>) -> Result<(), Error> {
     output::line(&format!("wrote {}", files.hook.display()))?;
     let secret = files.secret.display();
     output::line(&match sender.maker {
@@ -126,9 +130,17 @@ fn told(name: &str, sender: &Sender, files: &Files, start: &Start) -> Result<(),
         _ => format!("wrote {secret} with a new secret; to paste it: cat {secret}"),
     })?;
     output::line(&format!("path  /hook/{name}"))?;
+    output::line(&match port {
+        Some(port) => format!(
+            "url   http://127.0.0.1:{port}/hook/{name}, behind your tunnel https://YOUR-HOST/hook/{name}"
+        ),
+        None => {
+            "url   none yet: the listener is off until WEBHOOK_PORT and WEBHOOK_SECRET are set".to_owned()
+        }
+    })?;
     output::line("")?;
-    for line in start.steps.lines() {
-        output::line(line)?;
+    for line in plain(&start.steps) {
+        output::line(&line)?;
     }
     output::line("")?;
     if let Some(edit) = sender.edit {
@@ -144,10 +156,37 @@ fn told(name: &str, sender: &Sender, files: &Files, start: &Start) -> Result<(),
     Ok(())
 }
 
+/// The rows of the page's tables: where, and what to fill in there.
+fn fields(steps: &str) -> Vec<[String; 2]> {
+    steps.lines().filter_map(row).collect()
+}
+
+/// The steps for a terminal: each row of a table is a line.
+fn plain(steps: &str) -> Vec<String> {
+    let is_frame = |line: &&str| line.starts_with("```") || (line.starts_with('|') && row(line).is_none());
+    let line = |line: &str| {
+        row(line).map_or_else(|| line.to_owned(), |[place, value]| format!("  {place}: {value}"))
+    };
+    steps.lines().filter(|line| !is_frame(line)).map(line).collect()
+}
+
+/// A row of a table that is neither its head nor the line below that.
+fn row(line: &str) -> Option<[String; 2]> {
+    let cells: Vec<String> = line
+        .strip_prefix('|')?
+        .trim_end()
+        .trim_end_matches('|')
+        .split('|')
+        .map(|cell| cell.trim().replace('`', ""))
+        .collect();
+    let (value, place) = cells.split_last()?;
+    let is_head = value == "value" || value.starts_with("---");
+    (!is_head).then(|| [place.join(" > "), value.clone()])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringback_daemon::env::Env;
 
     /// What is wrong with a hook file, its secret set aside.
     fn problems(directory: &Path, name: &str, text: &str) -> Vec<String> {
@@ -187,6 +226,11 @@ mod tests {
                 start.steps.contains("/hook/mine") && start.steps.contains("/h/mine.secret"),
                 "{start:?}"
             );
+            let (fields, plain) = (fields(&start.steps), plain(&start.steps).join("\n"));
+            let has_table = !["basic", "bearer", "telegram"].contains(&sender.name);
+            assert!(!has_table || fields.len() >= 2, "{fields:?}");
+            assert!(fields.iter().all(|[place, value]| plain.contains(&format!("{place}: {value}"))));
+            assert!(!plain.contains('|') && !plain.contains("```"), "{plain}");
             // Nothing of the example is left where it would be wrong.
             let left = sections::examples().into_iter().any(|example| {
                 let id = example.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
