@@ -385,3 +385,59 @@ async fn samples_are_listed_with_their_source_and_printed_as_they_are() {
         unknown.stderr()
     );
 }
+
+/// Requests that their senders publish whole, with secret and signature.
+#[tokio::test]
+async fn a_published_signature_is_believed_and_one_outside_the_window_is_refused() {
+    let inbound = home();
+    for (slug, auth, secret, more) in [
+        ("gh", "github", "It's a Secret to Everybody", ""),
+        ("sms", "twilio", "12345", "public-url: https://mycompany.com/myapp.php\n"),
+        ("sl", "slack", "8f742231b10e8888abcd99yyyzzz85a5", ""),
+        ("sv", "svix", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", ""),
+    ] {
+        inbound.home.write(format!("{HOOKS}/{slug}.secret"), secret);
+        let file = format!("---\nauth: {{ {auth}: {{ file: {slug}.secret }} }}\n{more}---\nLook into it.\n");
+        inbound.home.write(format!("{HOOKS}/{slug}.md"), file);
+    }
+    let _daemon = inbound.home.up(ringback()).await;
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    // docs.github.com, "Testing the webhook payload validation": no JSON, and so a 400 of what is believed.
+    let github =
+        ("x-hub-signature-256", "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17");
+    let reply = inbound.call("POST", "/hook/gh", &[github], b"Hello, World!").await;
+    assert_eq!((reply.status, reply.json()), (400, json!({ "error": "invalid json" })));
+    assert_eq!(inbound.call("POST", "/hook/gh", &[github], b"Hello, World?").await.status, 401);
+    // twilio.com/docs/usage/security: the URL, its query and the form.
+    let body =
+        b"CallSid=CA1234567890ABCDE&Caller=%2B12349013030&Digits=1234&From=%2B12349013030&To=%2B18005551212";
+    let twilio = [("x-twilio-signature", "0/KCTR6DLpKmkAf8muzZqo1nDgQ="), form];
+    let reply = inbound.call("POST", "/hook/sms?foo=1&bar=2", &twilio, body).await;
+    assert_eq!((reply.status, reply.message.text().as_str()), (200, "<Response/>"));
+    assert_eq!(inbound.call("POST", "/hook/sms?foo=1&bar=3", &twilio, body).await.status, 401);
+    // docs.slack.dev and docs.svix.com: right signatures of long ago.
+    let slack = [
+        ("x-slack-signature", "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503"),
+        ("x-slack-request-timestamp", "1531420618"),
+        form,
+    ];
+    let body = "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V\
+        &channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=\
+        &response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN\
+        &trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
+    assert_eq!(inbound.call("POST", "/hook/sl", &slack, body.as_bytes()).await.status, 401);
+    let svix = [
+        ("svix-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
+        ("svix-timestamp", "1614265330"),
+        ("svix-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+    ];
+    assert_eq!(inbound.call("POST", "/hook/sv", &svix, br#"{"test": 2432232314}"#).await.status, 401);
+    // It is the time alone: the same request is offered to `try`, which says why.
+    inbound.home.write("payload", r#"{"test": 2432232314}"#);
+    let payload = format!("@{}", inbound.home.path().join("payload").display());
+    let headers: Vec<String> = svix.iter().map(|(name, value)| format!("--header={name}: {value}")).collect();
+    let mut args = vec!["try", "sv", payload.as_str()];
+    args.extend(headers.iter().map(String::as_str));
+    let tried = hooks(&inbound, &args).await;
+    assert!(tried.code == Some(1) && tried.stdout().contains("outside the tolerance"), "{}", tried.stdout());
+}
