@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ringback_model::prompt::Reach;
 use ringback_model::{Agent, EndpointName, Secret};
-use ringback_store::{Ledger, MemoryStore, Prune, SqliteStore, Store};
+use ringback_store::{Calls, Ledger, MemoryStore, Prune, SqliteStore, Store};
 use ringback_webhook::client::Client;
 use ringback_webhook::guard::Policy;
 use tokio::net::TcpListener;
@@ -25,7 +25,7 @@ use crate::endpoints::{self, Endpoints};
 use crate::env::Env;
 use crate::feed::Feed;
 use crate::follow::Follower;
-use crate::hook::{Hooks, declared};
+use crate::hook::{Hooks, declared, journal};
 use crate::http;
 use crate::lane::{Lane, Lanes, Outlets};
 use crate::mcp::{self, Tokens};
@@ -199,8 +199,10 @@ impl Daemon {
             (n, _) => format!("notify     {n} notifiers"),
         });
         let declared = files.as_ref().map(declared::Follower::declared).unwrap_or_default();
+        let (calls, keeper) = journal::Journal::new(Arc::clone(&opened.calls));
+        tasks.spawn(named("calls", keeper.run(stopping.clone())));
         if let Some((listener, hooks)) =
-            sockets.hooks.zip(Hooks::new(&config.inbound, runs.clone(), declared.clone()))
+            sockets.hooks.zip(Hooks::new(&config.inbound, runs.clone(), declared.clone(), calls.clone()))
         {
             let address = listener.local_addr().map(|a| a.to_string()).unwrap_or_default();
             lines.push(format!("hooks      http://{address}/hook/agent"));
@@ -254,7 +256,13 @@ impl Daemon {
             catch_up: config.delivery.catch_up,
         };
         tasks.spawn(named("recorder", recorder.run(seen, stopping.clone())));
-        let pruner = prune(opened.stores(), runs.clone(), config.delivery.clone(), stopping.clone());
+        let pruner = prune(
+            opened.stores(),
+            Arc::clone(&opened.calls),
+            runs.clone(),
+            config.delivery.clone(),
+            stopping.clone(),
+        );
         tasks.spawn(named("pruner", pruner));
         lines.push(match config.endpoints.iter().filter(|e| e.enabled).count() {
             0 => "webhooks   none configured; nothing is delivered (ringback init writes an example)"
@@ -277,6 +285,7 @@ impl Daemon {
                 names: Arc::clone(&opened.durable),
                 runs,
                 declared,
+                calls,
                 view,
                 feed,
                 updates: http::Updates::default(),
@@ -359,6 +368,8 @@ struct Opened {
     token: Arc<Secret>,
     salt: String,
     ledger: Arc<dyn Ledger>,
+    /// The memory of hooks' calls.
+    calls: Arc<dyn Calls>,
     /// On disk, in both durability modes: names and the like, and messages to the user.
     durable: Arc<dyn Store>,
     /// Events, deliveries and session states: on disk where it is asked for.
@@ -378,9 +389,10 @@ impl Opened {
             .map_err(|error| Error::Store { path: state.database(), error })?;
         let database = Arc::new(database);
         let durable: Arc<dyn Store> = Arc::<SqliteStore>::clone(&database);
+        let calls: Arc<dyn Calls> = Arc::<SqliteStore>::clone(&database);
         let journal: Arc<dyn Store> =
             if config.delivery.durable { Arc::clone(&durable) } else { Arc::new(MemoryStore::new()) };
-        Ok(Opened { state, lock, token, salt, ledger: database, durable, journal })
+        Ok(Opened { state, lock, token, salt, ledger: database, calls, durable, journal })
     }
 
     /// Each store once.
@@ -619,6 +631,7 @@ fn observed(config: &Config) -> Vec<String> {
 /// Removes finished history now and every hour.
 async fn prune(
     stores: Vec<Arc<dyn Store>>,
+    calls: Arc<dyn Calls>,
     runs: Runs,
     delivery: crate::config::Delivery,
     mut stop: watch::Receiver<bool>,
@@ -637,6 +650,9 @@ async fn prune(
         }
         if let Err(error) = runs.prune(delivery.retention).await {
             tracing::warn!(%error, "finished runs cannot be pruned");
+        }
+        if let Err(error) = calls.prune_calls(clock::now().minus(delivery.retention)).await {
+            tracing::warn!(%error, "old calls of hooks cannot be pruned");
         }
         tokio::select! {
             () = tokio::time::sleep(PRUNE_EVERY) => {}

@@ -14,6 +14,7 @@ pub mod escape;
 pub mod event;
 pub mod failing;
 pub mod flow;
+pub mod hook_call;
 pub mod ids;
 pub mod inbound;
 pub mod money;

@@ -1,11 +1,12 @@
 //! What every engine must do, as one story per sentence of the [`Store`]'s contract; those of the
-//! [`Ledger`](crate::Ledger) are in [`ledger`].
+//! [`Ledger`](crate::Ledger) are in [`ledger`], those of [`Calls`](crate::Calls) in [`calls`].
 //!
 //! Behind the feature `contract`, so that the tests of each engine run the same stories. A story that fails panics.
 //! What only one engine promises (durability, the cap of the queue) is tested beside that engine.
 
 #![expect(clippy::unwrap_used, reason = "a story is a test: it fails by panicking")]
 
+pub mod calls;
 pub mod ledger;
 
 use std::collections::BTreeSet;

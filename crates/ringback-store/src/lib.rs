@@ -1,7 +1,7 @@
 //! The durable store of ringback: session states, events, deliveries and attempts, and the journal of runs.
 //!
 //! Owns: the [`Store`] trait, which says what the domain needs kept of what goes out, and [`Ledger`], which says the
-//! same of what comes in; [`SqliteStore`], which keeps both on disk; and [`MemoryStore`], which keeps them for the
+//! same of what comes in; [`Calls`], which remembers who called; [`SqliteStore`], which keeps both on disk; and [`MemoryStore`], which keeps them for the
 //! life of the process. One suite, `contract`, is run on both engines.
 //!
 //! Deliberately absent: clocks (every instant is an argument), HTTP, configuration, and any decision about what a
@@ -24,6 +24,7 @@ use ringback_model::{
 };
 use tokio::sync::watch;
 
+mod calls;
 mod error;
 mod latency;
 mod leases;
@@ -35,6 +36,7 @@ mod sqlite;
 #[cfg(feature = "contract")]
 pub mod contract;
 
+pub use calls::{CallId, CallQuery, Calls, MAX_CALLS, NotACallId};
 pub use error::Error;
 pub use ledger::{Accept, Accepted, Binding, CallKey, Ledger, PRUNED_AT_ONCE, RunQuery, Save};
 pub use memory::{MAX_FINISHED, MAX_PENDING, MemoryStore};

@@ -5,6 +5,7 @@
 //! Also the model that the engine on disk is tested against, so it is written to be read: plain maps under one
 //! lock, no step of which waits for anything.
 
+mod calls;
 mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -20,6 +21,7 @@ use ringback_model::{
 };
 use tokio::sync::watch;
 
+use self::calls::Remembered;
 use self::ledger::Runs;
 use crate::latency::{WINDOW, percentiles};
 use crate::leases::Leases;
@@ -66,6 +68,7 @@ struct Tables {
     finished: BTreeSet<(Timestamp, u64)>,
     leases: Leases,
     runs: Runs,
+    calls: Remembered,
 }
 
 struct Kept {

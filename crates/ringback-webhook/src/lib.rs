@@ -13,6 +13,7 @@ pub mod format;
 pub mod guard;
 pub mod proxy;
 pub mod request;
+pub mod samples;
 pub mod senders;
 pub mod sign;
 pub mod verify;

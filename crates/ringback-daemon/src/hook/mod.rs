@@ -4,6 +4,7 @@
 
 mod connections;
 pub(crate) mod declared;
+pub(crate) mod journal;
 mod slug;
 mod throttle;
 
@@ -18,6 +19,7 @@ use axum::http::request::Parts as Head;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
+use ringback_model::hook_call::CallOutcome;
 use ringback_model::inbound::bounds::{Caller, Gate};
 use ringback_model::inbound::{self, IdempotencyKey, Refusal};
 use ringback_model::run::RunId;
@@ -28,7 +30,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use connections::Peer;
-pub use declared::{Checked, check};
+pub use declared::{
+    Checked, NotTried, Outcome, Proof, Trial, Tried, check, file_of, hooks_directory, is_slug, try_file,
+    try_slug,
+};
 use throttle::Throttle;
 
 use crate::clock;
@@ -51,6 +56,7 @@ struct Parts {
     max_body: usize,
     /// The hooks of files.
     declared: declared::Declared,
+    journal: journal::Journal,
     /// Held for a look-up only.
     gate: Mutex<Gate>,
     /// From when the gate's instants are counted.
@@ -63,13 +69,19 @@ struct Parts {
 
 impl Hooks {
     /// `None` when there is no secret, and so no listener.
-    pub(crate) fn new(config: &config::Inbound, runs: Runs, declared: declared::Declared) -> Option<Hooks> {
+    pub(crate) fn new(
+        config: &config::Inbound,
+        runs: Runs,
+        declared: declared::Declared,
+        journal: journal::Journal,
+    ) -> Option<Hooks> {
         let secret = config.secret.as_ref()?;
         Some(Hooks(Arc::new(Parts {
             runs,
             secret_hash: Sha256::digest(secret.reveal()).into(),
             max_body: config.max_body,
             declared,
+            journal,
             gate: Mutex::new(Gate::new(config.rate, &config.bounds)),
             since: Instant::now(),
             trusted_proxies: config.trusted_proxies.clone(),
@@ -101,9 +113,9 @@ async fn handle(State(hooks): State<Hooks>, request: Request) -> Response {
 /// What is answered to a call that was believed and fits.
 enum Answered {
     /// A run is in the journal. `answer`: what its sender demands to hear instead of ours.
-    Accepted { run: RunId, answer: Option<Answer> },
+    Accepted { run: RunId, outcome: CallOutcome, answer: Option<Answer> },
     /// A message to the user is; likewise.
-    Told(Option<Answer>),
+    Told { outcome: CallOutcome, answer: Option<Answer> },
     /// The hook is not interested; likewise.
     Ignored(Option<Answer>),
     /// A question about the endpoint.
@@ -113,8 +125,8 @@ enum Answered {
 impl IntoResponse for Answered {
     fn into_response(self) -> Response {
         let (run, answer, status) = match self {
-            Answered::Accepted { run, answer } => (Some(run), answer, "accepted"),
-            Answered::Told(answer) => (None, answer, "accepted"),
+            Answered::Accepted { run, answer, .. } => (Some(run), answer, "accepted"),
+            Answered::Told { answer, .. } => (None, answer, "accepted"),
             Answered::Ignored(answer) => (None, answer, "ignored"),
             Answered::Challenge(answer) => (None, Some(answer), ""),
         };
@@ -198,7 +210,7 @@ impl Hooks {
         let key = idempotency_key(&head.headers)?;
         let caller = Caller::Source(call.source.clone());
         let run = self.admit(&caller, self.0.runs.accept(call, path, key)).await?;
-        Ok(Answered::Accepted { run, answer: None })
+        Ok(Answered::Accepted { run, outcome: CallOutcome::Accepted, answer: None })
     }
 
     /// Before the body is read; a call is counted when it is accepted, because only then it is known whose it is.

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::declared::{self, Auth, Filled, Hook, Sent, Unfit};
+use super::journal::note;
 use super::{Answered, Hooks, Refused, idempotency_key};
 use crate::clock;
 
@@ -51,9 +52,21 @@ impl Hooks {
             return Err(Refusal::MethodNotAllowed.into());
         }
         let Auth::Sender { scheme, .. } = &hook.auth else {
-            self.wait_for_rate_of(&hook)?;
-            let (bytes, _room) = self.body(&head.headers, body, hook.max_body).await?;
-            return self.call(&hook, head, bytes, senders::Call::default()).await;
+            let call = senders::Call::default();
+            let early = |refused: Refused| {
+                let noted = note(&hook, head, clock::now(), None, &call);
+                let refused = Err(refused);
+                self.0.journal.keep(noted, &refused);
+                refused
+            };
+            if let Err(refusal) = self.wait_for_rate_of(&hook) {
+                return early(refusal.into());
+            }
+            let (bytes, _room) = match self.body(&head.headers, body, hook.max_body).await {
+                Ok(read) => read,
+                Err(refused) => return early(refused),
+            };
+            return self.noted(&hook, head, bytes, call).await;
         };
         let incoming = |body| Incoming {
             headers: &head.headers,
@@ -63,6 +76,7 @@ impl Hooks {
         };
         let unbelieved = |why: senders::Refused| {
             tracing::debug!(hook = hook.slug, %why, "a call of a hook is not believed");
+            self.0.journal.count_unbelieved(&hook);
             self.unauthorized(peer)
         };
         // Nobody's body is read who shows no proof at all.
@@ -73,11 +87,13 @@ impl Hooks {
         }
         let (bytes, _room) = self.body(&head.headers, body, hook.max_body).await?;
         match declared::verify(&hook, scheme, incoming(&bytes), clock::now()).map_err(unbelieved)? {
-            Verified::Challenge(answer) => Ok(Answered::Challenge(answer)),
-            Verified::Call(call) => {
-                self.wait_for_rate_of(&hook)?;
-                self.call(&hook, head, bytes, call).await
+            Verified::Challenge(answer) => {
+                let noted = note(&hook, head, clock::now(), Some(&bytes), &senders::Call::default());
+                let answered = Ok(Answered::Challenge(answer));
+                self.0.journal.keep(noted, &answered);
+                answered
             }
+            Verified::Call(call) => self.noted(&hook, head, bytes, call).await,
         }
     }
 
@@ -88,7 +104,20 @@ impl Hooks {
         self.wait_for_rate(Some(&caller))
     }
 
-    /// A call whose sender is believed.
+    /// A call whose sender is believed: it is remembered, whatever it is answered.
+    async fn noted(
+        &self,
+        hook: &Arc<Hook>,
+        head: &Head,
+        bytes: Vec<u8>,
+        call: senders::Call,
+    ) -> Result<Answered, Refused> {
+        let noted = note(hook, head, clock::now(), Some(&bytes), &call);
+        let answered = self.call(hook, head, bytes, call).await;
+        self.0.journal.keep(noted, &answered);
+        answered
+    }
+
     async fn call(
         &self,
         hook: &Arc<Hook>,
@@ -96,6 +125,7 @@ impl Hooks {
         bytes: Vec<u8>,
         call: senders::Call,
     ) -> Result<Answered, Refused> {
+        self.wait_for_rate_of(hook)?;
         let key = match &call.delivery_id {
             Some(id) => inbound::idempotency_key(id.as_bytes()),
             None => idempotency_key(&head.headers)?,
@@ -119,12 +149,13 @@ impl Hooks {
             Filled::Message { text, subject } => {
                 let request = runs.request_of_hook(&hook.slug, &hook.run, text);
                 let meeting = subject.zip(hook.flow.rule);
-                let run = self.admit(&caller, runs.accept_of_hook(request, meeting, route, key)).await?;
-                Ok(Answered::Accepted { run, answer: call.accepted })
+                let accepting = runs.accept_of_hook(request, meeting, route, key);
+                let (run, outcome) = self.admit(&caller, accepting).await?;
+                Ok(Answered::Accepted { run, outcome, answer: call.accepted })
             }
             Filled::Notice(text) => {
-                self.admit(&caller, runs.tell_of_hook(&hook.slug, &text, route, key)).await?;
-                Ok(Answered::Told(call.accepted))
+                let telling = runs.tell_of_hook(&hook.slug, &text, route, key);
+                Ok(Answered::Told { outcome: self.admit(&caller, telling).await?, answer: call.accepted })
             }
         }
     }

@@ -68,6 +68,18 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
         app.health.waiting(),
     );
     plain("store_ok", "gauge", "1 when the store can be written.", u64::from(app.health.problem().is_none()));
+    plain(
+        "hook_calls_unbelieved_total",
+        "counter",
+        "Calls of declared hooks whose sender was not believed.",
+        app.calls.all_unbelieved(),
+    );
+    plain(
+        "hook_calls_dropped_total",
+        "counter",
+        "Calls of declared hooks that were answered and not remembered.",
+        app.calls.dropped(),
+    );
     let counts = app.store.endpoint_counts().await?;
     for (name, kind, help, get) in [
         (

@@ -24,6 +24,7 @@ pub(super) async fn resume(State(app): State<App>, Path(slug): Path<String>) -> 
 
 fn row(app: &App, hook: &Hook) -> Value {
     let (run, flow) = (&hook.run, &hook.flow);
+    let unbelieved = app.calls.unbelieved(&hook.slug);
     let streak = app.runs.streak(&hook.slug);
     let window = flow.rule.and_then(|rule| rule.window);
     json!({
@@ -31,6 +32,7 @@ fn row(app: &App, hook: &Hook) -> Value {
         "file": hook.file,
         "auth": hook.sender().unwrap_or("bearer"),
         "has_secret": hook.has_secret(),
+        "unbelieved": unbelieved,
         "agent": run.agent,
         "workspace": run.workspace,
         "isolated": run.isolated,

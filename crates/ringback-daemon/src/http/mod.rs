@@ -1,6 +1,7 @@
 //! The API: routes, who may call them, and the one place where errors become statuses.
 
 pub(crate) mod auth;
+mod calls;
 mod deliveries;
 mod events;
 mod gate;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::feed::Feed;
 use crate::hook::declared::Declared;
+use crate::hook::journal::Journal;
 use crate::lane::Lanes;
 use crate::record::Origin;
 use crate::run::Runs;
@@ -44,6 +46,8 @@ pub(crate) struct App {
     pub(crate) runs: Runs,
     /// The hooks of files.
     pub(crate) declared: Declared,
+    /// What is remembered of their calls.
+    pub(crate) calls: Journal,
     pub(crate) view: View,
     pub(crate) feed: Feed,
     /// What the event stream's clients are sent of the sessions.
@@ -100,6 +104,10 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/updates/hand-over", post(runs::hand_over))
         .route("/api/hooks", get(hooks::list))
         .route("/api/hooks/{slug}/resume", post(hooks::resume))
+        .route("/api/hooks/deliveries", get(calls::list))
+        .route("/api/hooks/deliveries/{id}", get(calls::show))
+        .route("/api/hooks/deliveries/{id}/replay", post(calls::replay))
+        .route("/api/hooks/{slug}/deliveries", get(calls::of_hook))
         .route("/api/budget", get(runs::budget).put(runs::set_budget))
         .route("/api/main", get(runs::main).put(runs::set_main))
         .route("/api/notify/test", post(runs::test_notifiers))

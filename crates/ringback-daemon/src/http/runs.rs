@@ -70,7 +70,7 @@ pub(super) async fn trigger(State(app): State<App>, headers: HeaderMap, body: by
 }
 
 /// A refused call has the same status and body as at the hook listener.
-fn refused(refusal: inbound::Refusal) -> Response {
+pub(super) fn refused(refusal: inbound::Refusal) -> Response {
     let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = (status, [(header::CONTENT_TYPE, "application/json")], refusal.body()).into_response();
     if let Some(seconds) = refusal.retry_after() {

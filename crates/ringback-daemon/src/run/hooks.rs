@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use ringback_model::Timestamp;
 use ringback_model::flow::{MAX_WAITING, Streak};
+use ringback_model::hook_call::CallOutcome;
 use ringback_model::inbound::bounds::{Bounds, Caller};
 use ringback_model::inbound::{IdempotencyKey, Refusal};
 use ringback_model::run::{Run, RunState};
@@ -139,7 +140,7 @@ impl Runs {
         }
     }
 
-    /// Tells the user what a hook has to say, once per call.
+    /// Tells the user what a hook has to say, once per call. Says whether it did.
     ///
     /// # Errors
     /// What the caller is told instead.
@@ -149,18 +150,20 @@ impl Runs {
         text: &str,
         route: &str,
         key: Option<IdempotencyKey>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<CallOutcome, Refusal> {
         let told = self.message_from(Some(slug), None, text, None, false);
         let call = call_key(route, key).map(|key| Binding { key, now: self.moment().at, ttl: KEY_TTL });
         match self.0.ledger.tell(told, call).await {
-            Ok(true) => self.wake_outlets(),
-            Ok(false) => {}
+            Ok(true) => {
+                self.wake_outlets();
+                Ok(CallOutcome::Told)
+            }
+            Ok(false) => Ok(CallOutcome::Repeated),
             Err(error) => {
                 tracing::debug!(%error, "a message cannot be journaled");
-                return Err(Refusal::StorageUnavailable);
+                Err(Refusal::StorageUnavailable)
             }
         }
-        Ok(())
     }
 
     fn streaks(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Streak>> {

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use ringback_model::budget::{self, Budget, Moment};
 use ringback_model::flow::{self, OnNewer, Rule, Streak};
+use ringback_model::hook_call::CallOutcome;
 use ringback_model::inbound::bounds::Bounds;
 use ringback_model::inbound::{Call, IdempotencyKey, Refusal};
 use ringback_model::money::Day;
@@ -243,11 +244,11 @@ impl Runs {
         key: Option<IdempotencyKey>,
     ) -> Result<RunId, Refusal> {
         let run = Run::queued(RunId(Uuid::new_v4()), self.request(call), (self.0.now)().at);
-        self.enqueue(run, call_key(route, key), None).await
+        Ok(self.enqueue(run, call_key(route, key), None).await?.0)
     }
 
-    /// The same for a request of a declared hook. `meeting`: what it is about, and how it meets earlier runs about the
-    /// same.
+    /// The same for a request of a declared hook, with what became of the call. `meeting`: what it is about, and how it
+    /// meets earlier runs about the same.
     ///
     /// # Errors
     /// What the caller is told instead.
@@ -257,14 +258,19 @@ impl Runs {
         meeting: Option<(String, Rule)>,
         route: &str,
         key: Option<IdempotencyKey>,
-    ) -> Result<RunId, Refusal> {
+    ) -> Result<(RunId, CallOutcome), Refusal> {
         let (subject, rule) = meeting.unzip();
         let run = Run { subject, ..Run::queued(RunId(Uuid::new_v4()), request, (self.0.now)().at) };
         self.enqueue(run, call_key(route, key), rule).await
     }
 
     /// Puts a new run at the end of the queue, or what it brings into one that waits there.
-    async fn enqueue(&self, run: Run, key: Option<CallKey>, rule: Option<Rule>) -> Result<RunId, Refusal> {
+    async fn enqueue(
+        &self,
+        run: Run,
+        key: Option<CallKey>,
+        rule: Option<Rule>,
+    ) -> Result<(RunId, CallOutcome), Refusal> {
         let request = &run.request;
         let entry = self.0.config.agents.get(&request.agent);
         let program = entry.and_then(|e| e.command.first()).map_or("", String::as_str);
@@ -308,22 +314,22 @@ impl Runs {
             Accepted::New if rule.is_none() => {
                 self.0.feed.push("run", shown.to_string());
                 self.0.wake.notify_one();
-                Ok(id)
+                Ok((id, CallOutcome::Accepted))
             }
             Accepted::New => {
                 self.changed(&[id]).await;
-                Ok(id)
+                Ok((id, CallOutcome::Accepted))
             }
             Accepted::Replacing(mut older) => {
                 older.push(id);
                 self.changed(&older).await;
-                Ok(id)
+                Ok((id, CallOutcome::Accepted))
             }
             Accepted::Merged(first) => {
                 self.changed(&[first]).await;
-                Ok(first)
+                Ok((first, CallOutcome::Merged))
             }
-            Accepted::Repeated(first) => Ok(first),
+            Accepted::Repeated(first) => Ok((first, CallOutcome::Repeated)),
             Accepted::Full => Err(Refusal::TooManyRequests { wait: spent.unwrap_or(FULL_QUEUE) }),
         }
     }
@@ -354,7 +360,8 @@ impl Runs {
             again.request.allowed_tools = self.allowed_tools(&again.request.agent);
             again.request.retry = self.0.config.retry;
         }
-        self.enqueue(again, None, None).await.map_err(NotRetried::Refused)
+        let (id, _) = self.enqueue(again, None, None).await.map_err(NotRetried::Refused)?;
+        Ok(id)
     }
 
     /// The names that calls may use.

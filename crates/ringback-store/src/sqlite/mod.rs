@@ -8,6 +8,7 @@
 
 mod accept;
 mod browse;
+mod calls;
 mod claim;
 mod failure;
 mod file;

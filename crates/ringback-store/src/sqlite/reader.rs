@@ -56,9 +56,9 @@ fn on_one_state<T>(
     let run = |sql| conn.prepare_cached(sql)?.execute([]).map(|_| ());
     run("BEGIN")?;
     let result = read(conn);
-    // Nothing was written, so that this end is the same as the other; one of them has to succeed.
-    run("COMMIT").or_else(|_| run("ROLLBACK"))?;
-    result
+    // An error may have ended it already. Nothing was written, so that either end is the same.
+    let ended = if conn.is_autocommit() { Ok(()) } else { run("COMMIT").or_else(|_| run("ROLLBACK")) };
+    result.and_then(|read| ended.map(|()| read))
 }
 
 /// Lives on the thread.

@@ -96,6 +96,12 @@ fn tables() -> Vec<Table> {
             "typeof(run_id) = 'blob' AND length(run_id) = 16 AND typeof(expires_at) = 'integer'",
         ),
         table("value", Order::By("name"), "typeof(name) = 'text' AND typeof(value) = 'text'"),
+        table(
+            "hook_call",
+            Order::ByNumber,
+            "typeof(hook) = 'text' AND typeof(at) = 'integer' AND typeof(json) = 'text' AND json_valid(json)
+             AND typeof(body) IN ('blob', 'null')",
+        ),
     ]
 }
 

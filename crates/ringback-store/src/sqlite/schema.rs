@@ -13,7 +13,7 @@ use crate::Error;
 pub(super) const APPLICATION_ID: i32 = 0x5262_5374;
 
 /// From schema version N to N + 1, at index N. Never edited once released: a change is one more step at the end.
-const MIGRATIONS: &[&str] = &[FIRST, RUNS, REPLAYS, SUBJECTS];
+const MIGRATIONS: &[&str] = &[FIRST, RUNS, REPLAYS, SUBJECTS, HOOK_CALLS];
 
 const FIRST: &str = "
 CREATE TABLE session (
@@ -159,6 +159,20 @@ const SUBJECTS: &str = "
 -- NULL = the run stands alone.
 ALTER TABLE run ADD COLUMN subject TEXT;
 CREATE INDEX run_of_subject ON run (subject, state) WHERE subject IS NOT NULL;
+";
+
+const HOOK_CALLS: &str = "
+CREATE TABLE hook_call (
+    call INTEGER PRIMARY KEY AUTOINCREMENT,
+    hook TEXT NOT NULL,
+    at   INTEGER NOT NULL,
+    -- All of it but the body.
+    json TEXT NOT NULL,
+    -- NULL = it was too long. Last, so that listings do not read it.
+    body BLOB
+);
+CREATE INDEX hook_call_of_hook ON hook_call (hook, call);
+CREATE INDEX hook_call_by_time ON hook_call (at);
 ";
 
 /// Returns the schema version of the file, 0 for one without tables, and refuses what this binary must not touch.

@@ -31,11 +31,13 @@ async fn sqlite_keeps_the_contract() {
         async { store as Arc<dyn Store> }
     })
     .await;
-    contract::ledger::run_all(make).await;
+    contract::ledger::run_all(&make).await;
+    contract::calls::run_all(make).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_keeps_the_contract() {
     contract::run_all(|| async { Arc::new(MemoryStore::new()) as Arc<dyn Store> }).await;
     contract::ledger::run_all(|| Arc::new(MemoryStore::new())).await;
+    contract::calls::run_all(|| Arc::new(MemoryStore::new())).await;
 }

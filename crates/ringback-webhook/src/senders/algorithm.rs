@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD, URL_SAFE};
 use hmac::{Hmac, KeyInit, Mac};
 use ringback_model::Secret;
 use sha1::Sha1;
@@ -60,7 +60,7 @@ impl Algorithm {
         found.into()
     }
 
-    fn mac(self, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    pub(super) fn mac(self, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
         match self {
             Algorithm::Sha1 => mac::<Hmac<Sha1>>(key, parts),
             Algorithm::Sha256 => mac::<Hmac<Sha256>>(key, parts),
@@ -70,6 +70,15 @@ impl Algorithm {
 }
 
 impl Encoding {
+    /// The bytes as they are written.
+    pub(super) fn encode(self, bytes: &[u8]) -> String {
+        match self {
+            Encoding::Hex => hex::encode(bytes),
+            Encoding::Base64 => STANDARD.encode(bytes),
+            Encoding::Base64Url => URL_SAFE.encode(bytes),
+        }
+    }
+
     /// The bytes, or `None` when the text is not so written.
     pub(super) fn decode(self, text: &str) -> Option<Vec<u8>> {
         match self {

@@ -13,6 +13,7 @@ mod discord;
 mod etiquette;
 mod headers;
 mod presets;
+mod prove;
 mod signed;
 mod standard;
 mod token;
@@ -29,6 +30,7 @@ use etiquette::Etiquette;
 
 pub use algorithm::{Algorithm, Encoding};
 pub use presets::PRESETS;
+pub use prove::{Proven, Unprovable};
 pub use signed::{HmacSpec, TimestampSpec, Unit};
 
 /// How one hook's sender proves itself. `Debug` shows no secret.
@@ -219,14 +221,19 @@ impl Scheme {
     /// Why not; the caller is told none of it.
     pub fn verify(&self, request: &Incoming<'_>, now: Timestamp) -> Result<Verified, Refused> {
         self.proof.check(request, now)?;
-        if let Some(answer) = self.etiquette.challenge(request.body) {
-            return Ok(Verified::Challenge(answer));
+        Ok(self.assumed(request))
+    }
+
+    /// What a request is if its sender is believed. To show what would be; nothing may be done for it.
+    pub fn assumed(&self, request: &Incoming<'_>) -> Verified {
+        match self.etiquette.challenge(request.body) {
+            Some(answer) => Verified::Challenge(answer),
+            None => Verified::Call(Call {
+                event: body::first(&self.event, request),
+                delivery_id: body::first(&self.delivery_id, request),
+                accepted: self.etiquette.accepted(),
+            }),
         }
-        Ok(Verified::Call(Call {
-            event: body::first(&self.event, request),
-            delivery_id: body::first(&self.delivery_id, request),
-            accepted: self.etiquette.accepted(),
-        }))
     }
 }
 

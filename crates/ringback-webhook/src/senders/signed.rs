@@ -6,6 +6,7 @@ use http::HeaderName;
 use ringback_model::{Secret, Timestamp};
 
 use super::algorithm::{Algorithm, Encoding};
+use super::prove::{self, Parts, TRIAL_ID};
 use super::{Incoming, Refused, Unusable, body, headers};
 
 /// A scheme that is described instead of known.
@@ -177,6 +178,38 @@ impl Signed {
             Place::Header(_) | Place::Element(_) => None,
         };
         within(sent.or(in_body.as_deref()).unwrap_or_default(), rule.unit, rule.tolerance, now)
+    }
+
+    /// The headers of a request that is sent at `now`; the body where the time stands in it.
+    pub(super) fn prove(&self, request: &Incoming<'_>, now: Timestamp) -> Option<Parts> {
+        let (secret, header) = (self.secrets.first()?, self.headers.first()?);
+        let time = self.timestamp.as_ref().map(|rule| (&rule.place, rule.unit.written(now)));
+        let body = match &time {
+            Some((Place::Body(field), time)) => Some(prove::with_number(request.body, field, time)),
+            _ => None,
+        };
+        let id = self.id.as_ref().map(|name| (name, headers::one(request.headers, name).unwrap_or(TRIAL_ID)));
+        let parts: Vec<&[u8]> = self
+            .template
+            .iter()
+            .map(|part| match part {
+                Part::Text(text) => text.as_bytes(),
+                Part::Body => body.as_deref().unwrap_or(request.body),
+                Part::Timestamp => time.as_ref().map_or("", |(_, time)| time).as_bytes(),
+                Part::Id => id.map_or("", |(_, id)| id).as_bytes(),
+            })
+            .collect();
+        let signature = self.algorithm.mac(secret.reveal().as_bytes(), &parts);
+        let mut value = format!("{}{}", self.prefix, self.encoding.encode(&signature));
+        let mut proof: Vec<(HeaderName, String)> =
+            id.into_iter().map(|(name, id)| (name.clone(), id.to_owned())).collect();
+        match time {
+            Some((Place::Element(prefix), time)) => value = format!("{prefix}{time},{value}"),
+            Some((Place::Header(name), time)) => proof.push((name.clone(), time)),
+            Some((Place::Body(_), _)) | None => {}
+        }
+        proof.push((header.clone(), value));
+        Some((proof, body))
     }
 
     fn header<'a>(&self, request: &Incoming<'a>) -> Result<&'a str, Refused> {

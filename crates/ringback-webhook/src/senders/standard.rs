@@ -7,9 +7,10 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ringback_model::{Secret, Timestamp};
 
+use super::prove::{Parts, TRIAL_ID};
 use super::{Incoming, Refused, Unusable, headers};
 use crate::request;
-use crate::sign::{Key, LENIENT};
+use crate::sign::{self, Key, LENIENT};
 use crate::verify::{Invalid, TOLERANCE, verify};
 
 /// The three headers of a request.
@@ -100,6 +101,18 @@ impl Standard {
             Err(Invalid::OutsideTolerance) => Err(Refused::OutsideTolerance),
             Err(Invalid::Missing(_)) => Err(Refused::Missing(names.signature)),
         }
+    }
+
+    /// The three headers, by the first secret; `None`: there are public keys only.
+    pub(super) fn prove(&self, request: &Incoming<'_>, now: Timestamp) -> Option<Parts> {
+        let key = self.keys.first()?;
+        let names = if SVIX.is_in(request.headers) { SVIX } else { WEBHOOK };
+        let id = headers::one(request.headers, &names.id).unwrap_or(TRIAL_ID).to_owned();
+        let seconds = now.as_seconds();
+        let signature = sign::standard(std::slice::from_ref(key), &id, seconds, request.body)?;
+        let proof =
+            vec![(names.id, id), (names.timestamp, seconds.to_string()), (names.signature, signature)];
+        Some((proof, None))
     }
 
     /// Whether one of the `v1a` signatures is by one of the public keys.

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName};
 use ringback_model::Secret;
 
 use super::algorithm::is_one_of;
+use super::prove::{Parts, base64};
 use super::{Refused, Unusable, headers};
 use crate::sign::LENIENT;
 
@@ -66,6 +67,22 @@ impl Token {
         }
         value?;
         if fits && given.is_some() { Ok(()) } else { Err(Refused::NoMatch) }
+    }
+}
+
+impl Token {
+    /// The header with the first secret.
+    pub(super) fn prove(&self) -> Option<Parts> {
+        let secret = self.secrets.first()?.reveal();
+        let basic = || format!("Basic {}", base64(secret.as_bytes()));
+        let value = match self.written {
+            Written::Plain => secret.to_owned(),
+            Written::Bearer => format!("Bearer {secret}"),
+            Written::Basic => basic(),
+            Written::BearerOrBasic if secret.contains(':') => basic(),
+            Written::BearerOrBasic => format!("Bearer {secret}"),
+        };
+        Some((vec![(self.header.clone(), value)], None))
     }
 }
 

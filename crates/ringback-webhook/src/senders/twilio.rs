@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::algorithm::{Algorithm, Encoding};
+use super::prove::{Parts, base64};
 use super::{Incoming, Refused, headers};
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
@@ -57,6 +58,18 @@ impl Twilio {
         }
         header?;
         if fits && body_fits { Ok(()) } else { Err(Refused::NoMatch) }
+    }
+}
+
+impl Twilio {
+    /// The header for a form, or for a body whose hash is in the URL.
+    pub(super) fn prove(&self, request: &Incoming<'_>) -> Option<Parts> {
+        let token = self.0.first()?;
+        let url = full_url(request);
+        let fields = if body_hash(request.query).is_some() { None } else { fields(request.body) };
+        let parts = [url.as_bytes(), fields.as_deref().unwrap_or_default().as_bytes()];
+        let signature = base64(&Algorithm::Sha1.mac(token.reveal().as_bytes(), &parts));
+        Some((vec![(SIGNATURE, signature)], None))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Incoming webhooks of every sender: what it sent is believed, and nothing else.
 
 mod generic;
+mod prove;
 mod samples;
 mod twilio;
 

@@ -1,5 +1,11 @@
 //! `ringback hooks`.
 
+mod add;
+mod deliveries;
+mod samples;
+mod sections;
+mod trial;
+
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -12,9 +18,11 @@ use super::Context;
 use crate::exit_code::Error;
 use crate::output;
 
-/// List the declared hooks and the files that cannot be used; check a hook file; let a paused hook go on
+/// The declared hooks: add, list, check and try them; what called them, and a call once more; let a paused one go on
 ///
-/// Examples: ringback hooks; ringback hooks check ~/.config/ringback/hooks/github-ci.md
+/// Examples: ringback hooks add github github-ci;
+/// ringback hooks samples github workflow_run | ringback hooks try github-ci @- --sign;
+/// ringback hooks deliveries github-ci
 #[derive(clap::Args)]
 pub(crate) struct Hooks {
     #[command(subcommand)]
@@ -27,6 +35,8 @@ pub(crate) struct Hooks {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write a hook file and its secret, and say what to paste where
+    Add(add::Add),
     /// List the hooks in force (the default)
     List,
     /// Say what is wrong with a hook file, without a daemon; exit code 1 when it cannot be used
@@ -39,6 +49,15 @@ enum Command {
         /// The last part of its path
         slug: String,
     },
+    /// Say what a call would be answered and what a run would be asked, without a daemon; exit code 1 when it would be
+    /// refused
+    Try(trial::Try),
+    /// List the built-in requests of senders, with the documentation that shows them; print one
+    Samples(samples::Samples),
+    /// List the calls that hooks got, newest first; show one
+    Deliveries(deliveries::Deliveries),
+    /// Start a run out of a call once more, with the hook's file as it is now
+    Replay(deliveries::Replay),
 }
 
 impl Hooks {
@@ -47,6 +66,11 @@ impl Hooks {
             Command::List => list(context, self.json).await,
             Command::Check { file } => check(context, &file, self.json),
             Command::Resume { slug } => resume(context, &slug, self.json).await,
+            Command::Add(add) => add.run(context, self.json),
+            Command::Try(trial) => trial.run(context, self.json),
+            Command::Samples(samples) => samples.run(self.json),
+            Command::Deliveries(deliveries) => deliveries.run(context, self.json).await,
+            Command::Replay(replay) => replay.run(context, self.json).await,
         }
     }
 }
@@ -62,7 +86,7 @@ async fn list(context: &Context, json: bool) -> Result<(), Error> {
     };
     let hooks: Vec<&Value> = answer["items"].as_array().into_iter().flatten().collect();
     if hooks.is_empty() {
-        output::line("no hook is declared; a markdown file in the hooks directory is one")?;
+        output::line("no hook is declared; ringback hooks add SENDER NAME writes one")?;
     }
     for hook in hooks {
         let text = |key: &str| hook[key].as_str().unwrap_or_default();

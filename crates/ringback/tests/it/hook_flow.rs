@@ -110,6 +110,22 @@ fn pull_request(commit: u32) -> Value {
     })
 }
 
+/// What became of the calls of a hook, oldest first, once so many are remembered.
+async fn outcomes(daemon: &Daemon, slug: &str, count: usize) -> Vec<String> {
+    let give_up = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        let calls = daemon.api_get(&format!("/api/hooks/{slug}/deliveries?limit=1000")).await.json();
+        let items = calls["items"].as_array().cloned().unwrap_or_default();
+        if items.len() >= count {
+            let outcomes = items.iter().rev().map(|call| call["outcome"].as_str().unwrap_or_default());
+            return outcomes.map(str::to_owned).collect();
+        }
+        assert!(tokio::time::Instant::now() < give_up, "{calls}");
+        // They are written beside the answers, and nobody says when.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn twenty_pushes_to_one_pull_request_make_one_run_on_the_newest_state_that_mentions_the_nineteen() {
     let mut inbound = Inbound::new("cat > \"$HOME/prompt-$RINGBACK_RUN\"", json!({}));
@@ -154,6 +170,11 @@ async fn twenty_pushes_to_one_pull_request_make_one_run_on_the_newest_state_that
     assert_eq!(runs(&daemon).await.len(), 2);
     let prompt = inbound.home.read(format!("prompt-{other}")).expect("the agent kept it");
     assert!(!prompt.contains("merged"), "{prompt}");
+    let outcomes = outcomes(&daemon, "pr", 41).await;
+    assert_eq!(outcomes[0], "accepted");
+    assert!(outcomes[1..20].iter().all(|outcome| outcome == "merged"), "{outcomes:?}");
+    assert_eq!(outcomes[20], "accepted");
+    assert!(outcomes[21..].iter().all(|outcome| outcome == "repeated"), "{outcomes:?}");
 }
 
 #[tokio::test]
@@ -444,6 +465,8 @@ async fn deliver_only_tells_the_user_once_per_call_without_a_run_an_agent_or_mon
     assert_eq!(tell(3, "bob").await.status, 429);
     told(&daemon, &discord, "Deploy", 2).await;
     assert!(runs(&daemon).await.is_empty());
+    let outcomes = outcomes(&daemon, "deploy", 5).await;
+    assert_eq!(outcomes, ["told", "repeated", "refused", "told", "refused"]);
     // Its deliveries are known after a crash.
     daemon.kill9().await;
     let daemon = inbound.home.up(ringback()).await;

@@ -16,6 +16,7 @@ mod events;
 mod faults;
 mod formats;
 mod guard;
+mod hook_commands;
 mod hook_flow;
 mod hooks;
 mod hostile;

@@ -117,6 +117,16 @@ pub(crate) fn directory(env: &Env) -> Option<PathBuf> {
     Some(config::directory(env)?.join("hooks"))
 }
 
+/// Where the hook files are, whether the directory is there or not; `None`: HOME is not set.
+pub fn hooks_directory(env: &Env) -> Option<PathBuf> {
+    directory(env)
+}
+
+/// The file that is the hook of a slug, by its own name.
+pub fn file_of(slug: &str, config: &config::Config, env: &Env) -> Option<String> {
+    look_once(config, env).hooks.get(slug).map(|hook| shown(&hook.file))
+}
+
 /// One look without a daemon.
 pub(crate) fn look_once(config: &config::Config, env: &Env) -> Loaded {
     let Some(directory) = directory(env) else { return Loaded::default() };
@@ -129,14 +139,19 @@ pub(crate) fn look_once(config: &config::Config, env: &Env) -> Loaded {
 /// # Errors
 /// It is no hook.
 pub fn check(path: &Path, config: &config::Config, env: &Env) -> Result<Checked, Vec<String>> {
+    let hook = read_file(path, config, env)?;
+    let warnings = hook.warnings.iter().chain(&hook.unset).cloned().collect();
+    Ok(Checked { slug: hook.slug, warnings })
+}
+
+/// One file, wherever it lies.
+pub(super) fn read_file(path: &Path, config: &config::Config, env: &Env) -> Result<Hook, Vec<String>> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let text = read(path).map_err(|error| vec![error])?;
     let directory = path.parent().unwrap_or(Path::new("."));
     let (env, allow_unsigned) = (&config.with_dotenv(env), config.inbound.allow_unsigned);
     let around = Surroundings { env, directory, allow_unsigned, runs: &config.runs };
-    let hook = parse(name, &text, &around).map_err(|broken| broken.errors)?;
-    let warnings = hook.warnings.iter().chain(&hook.unset).cloned().collect();
-    Ok(Checked { slug: hook.slug, warnings })
+    parse(name, &text, &around).map_err(|broken| broken.errors)
 }
 
 /// A file that is a hook.

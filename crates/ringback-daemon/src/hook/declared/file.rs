@@ -189,10 +189,7 @@ fn slug(s: &Section<'_>, name: &str) -> Option<String> {
         Some(id) => (id.as_str(), "id"),
         None => (name.strip_suffix(".md").unwrap_or(name), "the file's name without .md"),
     };
-    let is_slug = (1..=64).contains(&slug.len())
-        && slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !slug.starts_with('-');
-    if !is_slug {
+    if !is_slug(slug) {
         s.error("id", &format!("{whose} must be 1 to 64 characters of a-z 0-9 - and not begin with -"));
         return None;
     }
@@ -201,6 +198,14 @@ fn slug(s: &Section<'_>, name: &str) -> Option<String> {
         return None;
     }
     Some(slug.to_owned())
+}
+
+/// Whether a hook may be called so: 1 to 64 characters of a-z 0-9 -, not beginning with -. "agent" is reserved all the
+/// same.
+pub fn is_slug(slug: &str) -> bool {
+    (1..=64).contains(&slug.len())
+        && slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !slug.starts_with('-')
 }
 
 /// `fields`: the names in the order of the file, and the schema.

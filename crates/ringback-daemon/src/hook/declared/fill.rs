@@ -176,7 +176,7 @@ fn names(hook: &Hook, mut body: Map<String, Value>, sent: &Sent<'_>) -> Map<Stri
 }
 
 /// The headers that carry no proof, by their names in lower case; of a repeated one the values in a row.
-fn headers(hook: &Hook, headers: &HeaderMap) -> Map<String, Value> {
+pub(in crate::hook) fn headers(hook: &Hook, headers: &HeaderMap) -> Map<String, Value> {
     let unsigned = Scheme::unsigned();
     let scheme: &Scheme = match &hook.auth {
         Auth::Shared => &unsigned,

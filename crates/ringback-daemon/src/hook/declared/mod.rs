@@ -16,6 +16,7 @@ mod prompt;
 mod template;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod yaml;
 
 use std::collections::BTreeSet;
@@ -24,11 +25,13 @@ use std::path::PathBuf;
 use ringback_model::updates::UpdatePolicy;
 use ringback_webhook::senders::{self, Incoming, Scheme, Verified};
 
-pub use directory::{Checked, check};
+pub use directory::{Checked, check, file_of, hooks_directory};
 pub(crate) use directory::{Declared, Follower, Loaded, directory, look_once};
+pub use file::is_slug;
+pub use trial::{NotTried, Outcome, Proof, Trial, Tried, try_file, try_slug};
 
 pub(super) use auth::Auth;
-pub(super) use fill::{Filled, Sent, Unfit, fill};
+pub(super) use fill::{Filled, Sent, Unfit, fill, headers};
 
 /// One declared hook.
 #[derive(Debug)]

@@ -38,7 +38,7 @@ impl Runs {
         let request = Request { hook: Some("pr".to_owned()), ..request };
         let (quiet, max_wait) = (Duration::from_secs(30), Duration::from_secs(300));
         let rule = Rule { window: Some(Window { quiet, max_wait }), on_newer: OnNewer::Queue };
-        self.accept_of_hook(request, Some((subject.to_owned(), rule)), "/hook/pr", None).await.unwrap()
+        self.accept_of_hook(request, Some((subject.to_owned(), rule)), "/hook/pr", None).await.unwrap().0
     }
 }
 
