@@ -27,7 +27,7 @@ struct Args {
     #[arg(long)]
     markdown: bool,
     /// Fails when a ratio is worse than in this file by more than the noise
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "quick")]
     check: Option<PathBuf>,
     /// The rows, by name; none = all of them
     rows: Vec<String>,

@@ -43,7 +43,7 @@ impl Load {
         let paced = bench.pick(50, 10_000);
         [
             Load { connections: 32, calls, pause: None },
-            Load { connections: 256, calls, pause: None },
+            Load { connections: bench.pick(64, 256), calls, pause: None },
             Load { connections: 32, calls: paced, pause: Some(pause) },
         ]
     }
