@@ -4,13 +4,50 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use ringback_observe::replay::{Recording, Score, TOLERANCE, replay, score};
 
 use crate::run::{cargo, command, root, run, target_dir};
 
+/// What is measured, and what becomes of it.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Which rows, and `accuracy`: how often the shown activity is the true one on the recordings in `fixtures/`. None
+    /// = all of them
+    rows: Vec<String>,
+    /// Small numbers: shows that every row works, and says nothing about speed
+    #[arg(long)]
+    quick: bool,
+    /// How often the program and its ceiling take turns
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Writes the results to a file, in the form of the baseline
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Prints the results as a table of markdown
+    #[arg(long)]
+    markdown: bool,
+    /// Compares with the baseline; fails when a ratio is worse by more than the noise
+    #[arg(long)]
+    check: bool,
+}
+
+/// Measures what was asked for.
+pub(crate) fn measure(mut options: Options) -> Result<()> {
+    let asked = options.rows.len();
+    options.rows.retain(|row| row != ACCURACY);
+    if asked == 0 || options.rows.len() < asked {
+        accuracy()?;
+    }
+    if asked == 0 || !options.rows.is_empty() { rows(&options) } else { Ok(()) }
+}
+
+/// The row that is no matter of time, and needs no program.
+const ACCURACY: &str = "accuracy";
+
 /// Replays every recording below `fixtures/` and prints how well what the observer shows agrees with what the agent
 /// did: per recording, and per agent weighted by time. Fails when a recording shows the activities out of order.
-pub(crate) fn accuracy() -> Result<()> {
+fn accuracy() -> Result<()> {
     println!(
         "Share of the time in which the true activity is shown. Not scored: the {} ms after each change, and",
         TOLERANCE.as_millis()
@@ -40,17 +77,25 @@ pub(crate) fn accuracy() -> Result<()> {
     Ok(())
 }
 
-/// Builds the program and the measurement for release, and runs it.
-pub(crate) fn isolation(rounds: u32, deliveries: u32) -> Result<()> {
+/// Builds the program and the measurements for release, and runs these.
+fn rows(options: &Options) -> Result<()> {
     run(&mut cargo(&["build", "--release", "--locked", "-p", "ringback", "-p", "ringback-bench"]))?;
     let built = target_dir().join("release");
-    let binary = built.join("ringback");
-    let (rounds, deliveries) = (rounds.to_string(), deliveries.to_string());
-    let mut bench = command(
-        built.join("ringback-bench"),
-        &["isolation", "--rounds", &rounds, "--deliveries", &deliveries],
-    );
-    run(bench.arg("--binary").arg(binary))
+    let mut bench = command(built.join("ringback-bench"), &[]);
+    bench.arg("--binary").arg(built.join("ringback")).arg("--rounds").arg(options.rounds.to_string());
+    for (name, is_given) in [("--quick", options.quick), ("--markdown", options.markdown)] {
+        if is_given {
+            bench.arg(name);
+        }
+    }
+    if options.check {
+        bench.arg("--check").arg(root().join("crates/ringback-bench/baseline.json"));
+    }
+    if let Some(file) = &options.json {
+        let file = std::path::absolute(file).with_context(|| format!("cannot use {}", file.display()))?;
+        bench.arg("--json").arg(file);
+    }
+    run(bench.args(&options.rows))
 }
 
 fn score_of(case: &Path) -> Result<(Score, usize)> {

@@ -35,10 +35,7 @@ enum Verb {
         only: Vec<String>,
     },
     /// Measures what the documentation states
-    Bench {
-        #[command(subcommand)]
-        what: Bench,
-    },
+    Bench(bench::Options),
     /// Feeds the readers of outside bytes with generated ones, again and again
     Fuzz {
         /// How long
@@ -57,26 +54,10 @@ enum Verb {
     Docs,
 }
 
-#[derive(Subcommand)]
-enum Bench {
-    /// How often the shown activity is the true one, on the recorded sessions in `fixtures/`
-    Accuracy,
-    /// What dead endpoints cost the healthy ones beside them, with the program built for release
-    Isolation {
-        /// How often the load with dead endpoints and the one without take turns
-        #[arg(long, default_value_t = 5)]
-        rounds: u32,
-        /// Deliveries to healthy endpoints that one round measures
-        #[arg(long, default_value_t = 3000)]
-        deliveries: u32,
-    },
-}
-
 fn main() -> anyhow::Result<()> {
     match Args::parse().verb {
         Verb::Test { only } => test::run(&only),
-        Verb::Bench { what: Bench::Accuracy } => bench::accuracy(),
-        Verb::Bench { what: Bench::Isolation { rounds, deliveries } } => bench::isolation(rounds, deliveries),
+        Verb::Bench(options) => bench::measure(options),
         Verb::Fuzz { seconds } => fuzz::run(std::time::Duration::from_secs(seconds)),
         Verb::Crash { rounds } => crash::run(rounds),
         Verb::Contract => contract::run(),

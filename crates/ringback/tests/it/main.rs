@@ -4,6 +4,8 @@
 mod acp_runs;
 mod api;
 mod background;
+#[cfg(target_os = "linux")]
+mod benches;
 mod cli;
 mod codex_runs;
 mod crash;
