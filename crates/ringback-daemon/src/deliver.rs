@@ -469,17 +469,19 @@ impl<W: Wire> Deliverer<W> {
                 error = attempt.error.as_deref(), answer, state = %state, "delivery ended without success"
             );
         }
-        let told = serde_json::json!({
-            "id": claim.delivery.id.to_string(),
-            "event": claim.delivery.event_id,
-            "endpoint": name,
-            "state": state,
-            "attempt": attempt.number,
-            "status": attempt.status,
-            "error": attempt.error,
-            "duration_ms": attempt.duration_ms,
-        });
-        self.feed.push("delivery", told.to_string());
+        let told = || {
+            serde_json::json!({
+                "id": claim.delivery.id.to_string(),
+                "event": claim.delivery.event_id,
+                "endpoint": name,
+                "state": state,
+                "attempt": attempt.number,
+                "status": attempt.status,
+                "error": attempt.error,
+                "duration_ms": attempt.duration_ms,
+            })
+        };
+        self.feed.push("delivery", || told().to_string());
     }
 }
 

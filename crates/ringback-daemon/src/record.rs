@@ -240,7 +240,7 @@ impl Recorder {
                 in_turn(fed).iter().for_each(|lane| lane.wake.notify_one());
                 for written in &entries {
                     if let Some(transition) = &written.transition {
-                        feed.push("transition", String::from_utf8_lossy(transition).into_owned());
+                        feed.push("transition", || String::from_utf8_lossy(transition).into_owned());
                     }
                 }
             }

@@ -131,7 +131,7 @@ impl Situation {
     ///
     /// # Errors
     /// There is not enough left of it; nothing is taken.
-    pub fn afford(&mut self, request: &Request, is_metered: bool) -> Result<f64, Wait> {
+    fn afford(&mut self, request: &Request, is_metered: bool) -> Result<f64, Wait> {
         let want = Want { max_cost_usd: request.limits.max_cost_usd, is_metered };
         let purse = self.purse;
         self.purse.reserve(want).map_err(|_| Wait::DailyCostUsd {

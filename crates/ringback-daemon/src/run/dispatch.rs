@@ -195,7 +195,8 @@ impl Runs {
             run.session_id = Some(session);
         }
         self.0.ledger.save(Save { runs: vec![run.clone()], ..Save::default() }).await?;
-        self.0.feed.push("run", self.shown(&run).to_string());
+        self.money_changed();
+        self.0.feed.push("run", || self.shown(&run).to_string());
         let active = Arc::new(Active {
             orders: watch::Sender::new(Order::Proceed),
             pings: AtomicU32::new(0),
@@ -351,6 +352,7 @@ impl Runs {
             let values = streak.iter().map(value).collect();
             match self.0.ledger.save(Save { runs: vec![run.clone()], values, told }).await {
                 Ok(()) | Err(ringback_store::Error::Closed) => {
+                    self.money_changed();
                     if let Some((slug, streak, _)) = streak {
                         self.set_streak(&books, &slug, streak);
                     }
@@ -358,7 +360,7 @@ impl Runs {
                     if has_told {
                         self.wake_outlets();
                     }
-                    self.0.feed.push("run", self.shown(&run).to_string());
+                    self.0.feed.push("run", || self.shown(&run).to_string());
                     return;
                 }
                 Err(error) => {

@@ -89,6 +89,8 @@ pub(crate) struct Parts {
     pub(crate) wake: Notify,
     /// What is going on. Held for look-ups only, never across an await.
     active: Mutex<HashMap<RunId, Arc<Active>>>,
+    /// The day's money as the journal has it, until a run takes or gives back some. Held for look-ups only.
+    money: Mutex<waiting::Money>,
     /// Held from reading to the committed write, so that two tools never spend the same ping.
     books: tokio::sync::Mutex<Books>,
     /// Calls that may change queued runs share it, and are written together; whoever takes a run from the queue, or
@@ -225,6 +227,7 @@ impl Runs {
             denied: setup.denied,
             wake: Notify::new(),
             active: Mutex::default(),
+            money: Mutex::default(),
             books: tokio::sync::Mutex::new(books),
             queue: tokio::sync::RwLock::default(),
             sessions: Arc::new(RwLock::new(sessions)),
@@ -298,7 +301,7 @@ impl Runs {
         let now = (self.0.now)().at;
         let spent = self.money_gone(request).await.map_err(unwritten)?;
         let id = run.id;
-        let shown = self.shown(&run);
+        let queued = run.clone();
         // A call that was accepted before is answered as it was then, whatever is left of the money or the queue.
         let max_queued = if spent.is_some() || !has_room { 0 } else { self.0.config.max_queued };
         let accept = Accept { run, key, now, key_ttl: KEY_TTL, max_queued, rule };
@@ -312,7 +315,7 @@ impl Runs {
         drop((books, queue));
         match accepted {
             Accepted::New if rule.is_none() => {
-                self.0.feed.push("run", shown.to_string());
+                self.0.feed.push("run", || self.shown(&queued).to_string());
                 self.0.wake.notify_one();
                 Ok((id, CallOutcome::Accepted))
             }
@@ -339,7 +342,7 @@ impl Runs {
         for id in runs {
             // Who listens may miss one; whoever asks is told what the journal says.
             if let Ok(Some(run)) = self.run(*id).await {
-                self.0.feed.push("run", self.shown(&run).to_string());
+                self.0.feed.push("run", || self.shown(&run).to_string());
             }
         }
         self.0.wake.notify_one();
@@ -461,7 +464,7 @@ impl Runs {
         if self.active(id).is_some() || run.finish(end, true, (self.0.now)().at).is_err() {
             return Ok(self.active(id).map(|a| a.orders.send_replace(Order::Cancel)).is_some());
         }
-        self.0.feed.push("run", self.shown(&run).to_string());
+        self.0.feed.push("run", || self.shown(&run).to_string());
         self.0.ledger.save(Save { runs: vec![run], ..Save::default() }).await?;
         Ok(true)
     }

@@ -53,7 +53,7 @@ impl Toolbox for Runs {
         self.0.ledger.save(save).await.map_err(unwritten)?;
         active.run().reported = true;
         books.updates.insert(workspace, pending);
-        self.0.feed.push("run", self.shown(&run).to_string());
+        self.0.feed.push("run", || self.shown(&run).to_string());
         Ok(updates::REPORTED.to_owned())
     }
 }
@@ -118,7 +118,7 @@ impl Runs {
             active.pings.fetch_add(1, Ordering::Relaxed);
         }
         self.wake_outlets();
-        self.0.feed.push("run", self.shown(&run).to_string());
+        self.0.feed.push("run", || self.shown(&run).to_string());
         Ok(sent.to_owned())
     }
 

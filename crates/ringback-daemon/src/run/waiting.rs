@@ -1,14 +1,15 @@
 //! What queued runs wait for: the day's money as the journal has it, and the runs that go on.
 //!
-//! Nothing is kept here. What is spent and reserved is summed up from the journal whenever it is asked for, so that
-//! neither a crash nor a restart loses any of it, and a run that waits needs no mark that could go stale.
+//! What is spent and reserved is summed up from the journal whenever a run is to start, so that neither a crash nor a
+//! restart loses any of it, and a run that waits needs no mark that could go stale. Calls are judged by the last sum as
+//! long as no run has started or ended since.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ringback_model::inbound::bounds::Caller;
-use ringback_model::money::Purse;
+use ringback_model::money::{Day, Purse, Want};
 use ringback_model::queue::{Situation, Wait};
 use ringback_model::run::{Request, Run, RunId, RunState};
 use ringback_runs::Adapter;
@@ -16,6 +17,14 @@ use ringback_store::Error;
 use serde_json::{Value, json};
 
 use super::Runs;
+
+/// What is left of the money, for callers: they are many, and few of them change it.
+#[derive(Debug, Default)]
+pub(super) struct Money {
+    /// Rises with every change, so that what was summed up before it is not taken for what holds after it.
+    generation: u64,
+    known: Option<(Day, Purse)>,
+}
 
 impl Runs {
     /// What decides which run may start. Held under the books' lock it stays true until the lock is let go.
@@ -47,9 +56,35 @@ impl Runs {
         if self.0.config.daily_cost_usd <= 0.0 {
             return Ok(None);
         }
-        let mut situation = self.situation().await?;
-        let left = situation.day.left(situation.now);
-        Ok(situation.afford(request, self.is_metered(request)).is_err().then_some(left))
+        let now = self.moment().at;
+        let day = (self.0.day)(now);
+        let (generation, known) = {
+            let money = self.money();
+            (money.generation, money.known)
+        };
+        let mut purse = match known.filter(|(of, _)| *of == day) {
+            Some((_, purse)) => purse,
+            None => {
+                let Situation { day, purse, .. } = self.situation().await?;
+                let mut money = self.money();
+                if money.generation == generation {
+                    money.known = Some((day, purse));
+                }
+                purse
+            }
+        };
+        let want = Want { max_cost_usd: request.limits.max_cost_usd, is_metered: self.is_metered(request) };
+        Ok(purse.reserve(want).is_err().then(|| day.left(now)))
+    }
+
+    /// A run took some of the day's money or gave some back, and the journal has it.
+    pub(super) fn money_changed(&self) {
+        let mut money = self.money();
+        *money = Money { generation: money.generation + 1, known: None };
+    }
+
+    fn money(&self) -> MutexGuard<'_, Money> {
+        self.0.money.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the agent of a run tells what it cost.

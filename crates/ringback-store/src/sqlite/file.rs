@@ -78,7 +78,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
     // A checkpoint every 16 MB: at the default of 4 MB a burst spends much of its time in them.
     set("wal_autocheckpoint", "4096")?;
     set("journal_size_limit", "67108864")?;
-    set("cache_size", "-16384")?;
+    set("cache_size", "-8192")?;
     schema::migrate(&mut conn)?;
     Ok(conn)
 }
