@@ -4,6 +4,7 @@
 //! Nothing sleeps in a slot: a delivery that has to wait goes back to the store with its due time. A slot is held
 //! until the outcome is committed, so that a crash repeats at most `concurrency` attempts.
 
+mod allowance;
 mod dress;
 mod hand;
 mod patience;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
 
+pub use self::allowance::Allowance;
 use self::dress::Dress;
 use self::hand::Hand;
 pub use self::patience::Patience;
@@ -90,6 +92,8 @@ pub struct Deliverer<W = Client> {
     pub mourner: Option<Mourner>,
     /// When an endpoint that only fails is disabled; `None` = never.
     pub patience: Option<Patience>,
+    /// What endpoints that fail may do, all together.
+    pub allowance: Arc<Allowance>,
     /// The clock.
     pub now: fn() -> Timestamp,
 }
@@ -110,6 +114,13 @@ struct Work {
     paused_until: Option<Timestamp>,
     /// Nothing is due before, unless something is queued; `None` = the store has to be asked.
     quiet_until: Option<Timestamp>,
+}
+
+impl Work {
+    /// Whether there is nothing to send, as far as is known.
+    fn is_quiet(&self, now: Timestamp) -> bool {
+        self.hand.is_empty() && self.quiet_until.is_some_and(|until| now < until)
+    }
 }
 
 /// What a flight leaves behind for its loop.
@@ -252,6 +263,13 @@ impl<W: Wire> Deliverer<W> {
                 let wait = work.pace.as_mut().map_or(Duration::ZERO, |pace| pace.wait(running));
                 return Some(now.plus(wait));
             }
+            if self.lane.is_failing()
+                && let Some(wait) = self.allowance.wait(&self.lane.endpoint.name)
+                && !work.is_quiet(now)
+            {
+                self.give_back(work).await;
+                return Some(now.plus(wait));
+            }
             let Some(claim) = work.hand.next() else {
                 // What the store said last holds until something is queued or lands: asking again is most of what a
                 // delivery costs.
@@ -277,6 +295,9 @@ impl<W: Wire> Deliverer<W> {
             };
             if let Some(pace) = &mut work.pace {
                 pace.begin(running);
+            }
+            if self.lane.is_failing() {
+                self.allowance.take();
             }
             let (delivery, session) = (claim.delivery.clone(), claim.session_id.clone());
             let (this, dress) = (Arc::clone(self), Arc::clone(&work.dress));

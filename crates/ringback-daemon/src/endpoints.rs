@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::deliver::{Deliverer, Patience};
+use crate::deliver::{Allowance, Deliverer, Patience};
 use crate::feed::Feed;
 use crate::lane::{Lane, Lanes, Table};
 
@@ -39,6 +39,8 @@ pub struct Endpoints {
     pub policy: Policy,
     /// When an endpoint that only fails is disabled.
     pub patience: Patience,
+    /// What endpoints that fail may do, all together.
+    pub allowance: Arc<Allowance>,
     /// Where outcomes are told to the interfaces.
     pub feed: Feed,
     /// The clock.
@@ -174,6 +176,7 @@ impl Endpoints {
             feed: self.feed.clone(),
             mourner: None,
             patience: Some(self.patience.clone()),
+            allowance: Arc::clone(&self.allowance),
             now: self.now,
         })
     }

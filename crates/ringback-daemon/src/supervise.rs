@@ -226,6 +226,7 @@ impl Daemon {
                 disable_after: config.delivery.disable_after,
                 ledger: Arc::clone(&opened.ledger),
             },
+            allowance: Arc::default(),
             feed: feed.clone(),
             now: clock::now,
             stop: stopping.clone(),
@@ -453,6 +454,7 @@ impl Messages {
             feed: feed.clone(),
             mourner: Some(mourner),
             patience: None,
+            allowance: Arc::default(),
             now: clock::now,
         }
     }

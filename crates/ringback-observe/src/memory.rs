@@ -12,6 +12,8 @@ use crate::observer::Observer;
 use crate::session::{self, Look, Session};
 use crate::transcript::{self, Transcript};
 
+/// Files that are kept, those written last. Older ones rest, and their ends are read again quickly enough.
+const FILES: usize = 2000;
 /// Raised whenever what is kept, or what it means, changes.
 const FORMAT: u32 = 1;
 
@@ -41,11 +43,16 @@ impl Memory {
 impl Observer {
     /// What the next observer needs to go on from here.
     pub fn remember(&self) -> Memory {
+        let mut newest: Vec<&Transcript> = self.transcripts.values().collect();
+        newest.sort_unstable_by_key(|file| std::cmp::Reverse(file.stamp.1));
+        newest.truncate(FILES);
+        let kept: HashSet<&SessionId> = newest.iter().filter_map(|file| file.session()).collect();
+        let sessions = self.sessions.iter().filter(|(id, _)| kept.contains(*id));
         Memory {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            sessions: self.sessions.values().map(Session::remember).collect(),
-            files: self.transcripts.values().filter_map(Transcript::remember).collect(),
+            sessions: sessions.map(|(_, session)| session.remember()).collect(),
+            files: newest.into_iter().filter_map(Transcript::remember).collect(),
         }
     }
 

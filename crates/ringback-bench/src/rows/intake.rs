@@ -106,7 +106,7 @@ async fn ours(bench: &Bench, load: Load) -> Result<f64> {
     home.set_env("WEBHOOK_PORT", &port.to_string());
     home.set_env("WEBHOOK_SECRET", SECRET);
     // It never ends by itself, so that nothing is started while calls come: they stay in the queue.
-    let agent = home.write("agent.sh", "#!/bin/sh\nwhile :; do echo at work; sleep 1; done\n");
+    let agent = home.write("agent.sh", "#!/bin/sh\nwhile [ -d \"$HOME\" ]; do echo at work; sleep 1; done\n");
     std::fs::set_permissions(&agent, PermissionsExt::from_mode(0o755))?;
     let agents = if load.pause.is_some() { AGENTS } else { 1 };
     let more = json!({

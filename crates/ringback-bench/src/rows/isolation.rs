@@ -51,7 +51,7 @@ pub(super) fn make(bench: &Bench) -> Result<Box<dyn Row>> {
             what: "p99 at 10 healthy endpoints beside 90 dead ones",
             endpoints: third * 3 + 10,
             dead: [Dead::Refused, Dead::Hanging, Dead::Broken].repeat(third),
-            pace: 10,
+            pace: 40,
             slack: 20.0,
         },
     ])))
@@ -97,7 +97,7 @@ impl Case {
         daemon::wait_for(&daemon, "total_sessions", 1).await?;
 
         let healthy = self.endpoints - self.dead.len();
-        let events = bench.pick(20, 3000usize.div_ceil(healthy));
+        let events = bench.pick(20, 3000);
         let pause = Duration::from_secs(1) / bench.pick(self.pace.max(50), self.pace);
         let writing = move || append_at_a_pace(&mut sessions, events, pause);
         let written = tokio::task::spawn_blocking(writing).await??;

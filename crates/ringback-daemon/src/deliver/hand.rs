@@ -61,6 +61,11 @@ impl Hand {
         (Some(delivery), late)
     }
 
+    /// Whether nothing waits for a slot.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Everything that waits for a slot.
     pub(super) fn waiting(&self) -> Vec<DeliveryId> {
         self.waiting.iter().map(|claim| claim.delivery.id).collect()

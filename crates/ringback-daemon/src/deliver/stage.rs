@@ -219,6 +219,7 @@ impl Stage {
                 disable_after: self.disable_after,
                 ledger: Arc::clone(&self.store) as Arc<dyn Ledger>,
             }),
+            allowance: Arc::default(),
             now,
         };
         Running { stop, task: tokio::spawn(deliverer.run(stopping)) }

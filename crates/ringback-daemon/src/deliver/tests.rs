@@ -270,3 +270,30 @@ fn an_endpoint_is_served_after_the_others_while_its_last_attempt_had_no_success(
         running.stop().await;
     });
 }
+
+#[test]
+fn endpoints_that_fail_share_400_attempts_a_second_and_nothing_is_lost_by_it() {
+    play(async {
+        let mut endpoint = Endpoint { concurrency: 8, backoff: vec![secs(1); 3], ..endpoint() };
+        endpoint.timeout = secs(1);
+        let stage = Stage::new(endpoint);
+        for n in 1..=900 {
+            stage
+                .tell(n, "a", vec![(AT_ONCE, status(500)), (AT_ONCE, status(500)), (AT_ONCE, status(204))])
+                .await;
+        }
+        let running = stage.start();
+        assert!(stage.settle(DAY).await);
+        assert!(stage.states().await.iter().all(|state| *state == DeliveryState::Delivered));
+        let seen = stage.network.wires().seen.clone();
+        let failed =
+            |n: &Seen| seen.iter().filter(|s| s.event == n.event).position(|s| s.began == n.began) < Some(2);
+        let failing: Vec<Timestamp> = seen.iter().filter(|s| failed(s)).map(|s| s.began).collect();
+        // The first slots are filled before anything is known of the endpoint.
+        for (n, first) in failing.iter().enumerate().skip(8) {
+            let within = failing[n..].iter().take_while(|at| at.since(*first) < secs(1)).count();
+            assert!(within <= 408, "{within}");
+        }
+        running.stop().await;
+    });
+}

@@ -206,7 +206,7 @@ impl Hooks {
         }
         self.wait_for_rate(None)?;
         let (bytes, _room) = self.body(&head.headers, body, self.0.max_body).await?;
-        let call = inbound::parse_call(&bytes, &self.0.runs.known())?;
+        let call = inbound::parse_call(&bytes, self.0.runs.known())?;
         let key = idempotency_key(&head.headers)?;
         let caller = Caller::Source(call.source.clone());
         let run = self.admit(&caller, self.0.runs.accept(call, path, key)).await?;

@@ -58,7 +58,7 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Resu
 
 /// What `POST /hook/agent` does, for whoever has the API's token.
 pub(super) async fn trigger(State(app): State<App>, headers: HeaderMap, body: bytes::Bytes) -> Response {
-    let call = match inbound::parse_call(&body, &app.runs.known()) {
+    let call = match inbound::parse_call(&body, app.runs.known()) {
         Ok(call) => call,
         Err(refusal) => return refused(refusal),
     };

@@ -20,7 +20,7 @@ use ringback_model::budget::{self, Budget, Moment};
 use ringback_model::flow::{self, OnNewer, Rule, Streak};
 use ringback_model::hook_call::CallOutcome;
 use ringback_model::inbound::bounds::Bounds;
-use ringback_model::inbound::{Call, IdempotencyKey, Refusal};
+use ringback_model::inbound::{Call, IdempotencyKey, Known, Refusal};
 use ringback_model::money::Day;
 use ringback_model::prompt::Reach;
 use ringback_model::run::{Limits, Request, Run, RunId, RunState};
@@ -58,6 +58,8 @@ pub struct Runs(Arc<Parts>);
 pub(crate) struct Parts {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) config: config::Runs,
+    /// The names that calls may use.
+    known: Known,
     pub(crate) limits: budget::Limits,
     /// Bounds of sources.
     bounds: Bounds,
@@ -206,8 +208,13 @@ impl Runs {
         let since = (setup.now)().at.minus(KEY_TTL);
         let known = setup.ledger.run_sessions(since).await?;
         let sessions = known.into_iter().map(|(session, run, source)| (session, (run, source))).collect();
+        let known = Known {
+            agents: setup.config.agents.keys().cloned().collect(),
+            workspaces: setup.config.workspaces.keys().cloned().collect(),
+        };
         Ok(Runs(Arc::new(Parts {
             ledger: setup.ledger,
+            known,
             config: setup.config,
             limits: setup.limits,
             hook_files: RwLock::new(Arc::new(HookFiles::new(&setup.bounds, &Default::default()))),
@@ -368,11 +375,8 @@ impl Runs {
     }
 
     /// The names that calls may use.
-    pub fn known(&self) -> ringback_model::inbound::Known {
-        ringback_model::inbound::Known {
-            agents: self.0.config.agents.keys().cloned().collect(),
-            workspaces: self.0.config.workspaces.keys().cloned().collect(),
-        }
+    pub fn known(&self) -> &Known {
+        &self.0.known
     }
 
     fn request(&self, call: Call) -> Request {

@@ -14,7 +14,7 @@ use crate::inbound::{Inbound, SECRET, ended};
 use crate::{DEADLINE, ringback};
 
 /// Keeps what it is asked, and ends when the file `go` is in the home.
-const WAITS: &str = "cat > \"$HOME/prompt-$RINGBACK_RUN\"; while [ ! -e \"$HOME/go\" ]; do sleep 0.02; done";
+const WAITS: &str = "cat > \"$HOME/prompt-$RINGBACK_RUN\"; while [ -d \"$HOME\" ] && [ ! -e \"$HOME/go\" ]; do sleep 0.02; done";
 /// Keeps what it is asked, and fails unless the file `go` is in the home.
 const FAILS: &str = "cat > \"$HOME/prompt-$RINGBACK_RUN\"; [ -e \"$HOME/go\" ]";
 
@@ -304,7 +304,8 @@ async fn with_on_newer_cancel_the_one_that_works_is_ended_as_superseded_and_not_
 
 #[tokio::test]
 async fn after_kill_9_what_was_being_ended_for_a_newer_run_is_superseded_and_not_run_again() {
-    let script = "trap '' TERM; cat > /dev/null; while [ ! -e \"$HOME/go\" ]; do sleep 0.02; done";
+    let script =
+        "trap '' TERM; cat > /dev/null; while [ -d \"$HOME\" ] && [ ! -e \"$HOME/go\" ]; do sleep 0.02; done";
     let mut inbound = Inbound::new(script, json!({ "retry": true }));
     let discord = discord(&mut inbound).await;
     write(&inbound, "pr", "on_newer: cancel");

@@ -16,7 +16,7 @@ const RESULT: &str =
 fn costs(usd: &str) -> String {
     let result = RESULT.replace("COST", usd);
     format!(
-        "read -r prompt\nwhile [ ! -e \"$HOME/go\" ]; do sleep 0.02; done\necho '{result}'\ncat > /dev/null"
+        "read -r prompt\nwhile [ -d \"$HOME\" ] && [ ! -e \"$HOME/go\" ]; do sleep 0.02; done\necho '{result}'\ncat > /dev/null"
     )
 }
 
@@ -138,7 +138,7 @@ async fn a_repeated_call_is_answered_although_the_days_money_is_spent() {
 
 #[tokio::test]
 async fn a_sources_excess_stays_queued_while_others_go_on_and_rates_refuse() {
-    let script = "cat > /dev/null; while [ ! -e \"$HOME/go\" ]; do sleep 0.02; done";
+    let script = "cat > /dev/null; while [ -d \"$HOME\" ] && [ ! -e \"$HOME/go\" ]; do sleep 0.02; done";
     let inbound = Inbound::new(script, json!({ "max_concurrent": 3 }));
     inbound.configure_more(json!({ "inbound": {
         "rate": "5/h",

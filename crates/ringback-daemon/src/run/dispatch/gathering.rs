@@ -34,7 +34,7 @@ fn now() -> Moment {
 impl Runs {
     async fn push(&self, subject: &str) -> RunId {
         let body = br#"{"message":"look","source":"pr","agent":"script","isolated":true}"#;
-        let request = self.request(inbound::parse_call(body, &self.known()).unwrap());
+        let request = self.request(inbound::parse_call(body, self.known()).unwrap());
         let request = Request { hook: Some("pr".to_owned()), ..request };
         let (quiet, max_wait) = (Duration::from_secs(30), Duration::from_secs(300));
         let rule = Rule { window: Some(Window { quiet, max_wait }), on_newer: OnNewer::Queue };

@@ -93,7 +93,7 @@ pub(super) async fn open(ledger: Arc<dyn Ledger>, now: fn() -> Moment) -> Runs {
 impl Runs {
     pub(super) async fn call(&self, source: &str, agent: &str) -> Result<RunId, Refusal> {
         let body = format!(r#"{{"message":"look","source":"{source}","agent":"{agent}","isolated":true}}"#);
-        let call = inbound::parse_call(body.as_bytes(), &self.known()).unwrap();
+        let call = inbound::parse_call(body.as_bytes(), self.known()).unwrap();
         self.accept(call, "/hook/agent", None).await
     }
 
