@@ -66,8 +66,9 @@ impl Follower {
                         tracing::warn!("changed, and taken in at the next start: {}", late.join(", "));
                     }
                     self.good = Arc::new(config);
+                    // What the files held is what was seen before they were loaded: an edit since then must differ
+                    // from it. Files that this configuration names for the first time do, which loads it once more.
                     self.watch();
-                    self.read = self.contents();
                     return Arc::clone(&self.good);
                 }
                 Err(error) => tracing::warn!(%error, "the last good configuration stays in force"),

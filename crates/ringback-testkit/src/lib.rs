@@ -21,6 +21,7 @@ mod discord;
 mod home;
 mod http;
 mod model_server;
+mod port;
 mod program;
 mod providers;
 mod proxy;
@@ -35,6 +36,7 @@ pub use discord::{DiscordFault, DiscordMessage, FakeDiscord, FakeDiscordConfig, 
 pub use home::Home;
 pub use http::{Message, Reply, request};
 pub use model_server::{Asked, ModelRequest, ModelServer, Script, Truth, Turn};
+pub use port::free_port;
 pub use program::{Ended, Line, Program, Stream};
 pub use providers::{FakeProvider, Service};
 pub use proxy::{Asked as ProxyAsked, Proxy};

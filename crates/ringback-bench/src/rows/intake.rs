@@ -1,6 +1,6 @@
 //! `POST /hook/agent`: how many calls a second, and how long one takes beside running agents.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -101,8 +101,7 @@ impl Row for Intake {
 
 async fn ours(bench: &Bench, load: Load) -> Result<f64> {
     let mut home = Home::new();
-    // Given back at once: the daemon binds it again, and nobody else was told of it.
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let port = ringback_testkit::free_port();
     home.set_env("WEBHOOK_PORT", &port.to_string());
     home.set_env("WEBHOOK_SECRET", SECRET);
     // It never ends by itself, so that nothing is started while calls come: they stay in the queue.

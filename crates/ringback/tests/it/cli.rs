@@ -98,9 +98,7 @@ async fn init_writes_a_configuration_that_loads_and_never_overwrites() {
     assert_eq!(code, Some(1), "{stderr}");
     assert_eq!(std::fs::read_to_string(&path).expect("it is there"), text);
 
-    let free =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-    let free = free.to_string();
+    let free = ringback_testkit::free_port().to_string();
     // Every commented key is a key that is known: with the comments taken off nothing is warned about.
     let everything: String = text
         .lines()

@@ -20,10 +20,7 @@ impl Inbound {
     /// `script`: what the agent `fake` does; `more`: further keys of `[runs]`.
     pub(crate) fn new(script: &str, more: Value) -> Inbound {
         let mut home = Home::new();
-        // Given back at once: the daemon binds it again, and nobody else was told of it.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("it is bound").port();
-        drop(free);
+        let port = ringback_testkit::free_port();
         home.set_env("WEBHOOK_PORT", &port.to_string());
         home.set_env("WEBHOOK_SECRET", SECRET);
         home.set_env("OTHER_SECRET", "hunter2-of-an-endpoint");
