@@ -501,8 +501,9 @@ impl<W: Wire> Deliverer<W> {
                 "error": attempt.error,
                 "duration_ms": attempt.duration_ms,
             })
+            .to_string()
         };
-        self.feed.push("delivery", || told().to_string());
+        self.feed.push("delivery", told);
     }
 }
 

@@ -25,7 +25,7 @@ use crate::endpoints::{self, Endpoints};
 use crate::env::Env;
 use crate::feed::Feed;
 use crate::follow::Follower;
-use crate::hook::{Hooks, declared, journal};
+use crate::hook::{Hooks, call_log, declared};
 use crate::http;
 use crate::lane::{Lane, Lanes, Outlets};
 use crate::mcp::{self, Tokens};
@@ -199,7 +199,7 @@ impl Daemon {
             (n, _) => format!("notify     {n} notifiers"),
         });
         let declared = files.as_ref().map(declared::Follower::declared).unwrap_or_default();
-        let (calls, keeper) = journal::Journal::new(Arc::clone(&opened.calls));
+        let (calls, keeper) = call_log::CallLog::new(Arc::clone(&opened.calls));
         tasks.spawn(named("calls", keeper.run(stopping.clone())));
         if let Some((listener, hooks)) =
             sockets.hooks.zip(Hooks::new(&config.inbound, runs.clone(), declared.clone(), calls.clone()))

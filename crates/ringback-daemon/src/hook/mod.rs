@@ -2,9 +2,9 @@
 //!
 //! Separate from the API's listener, so that a tunnel or a proxy can expose it alone. It does not look at Host.
 
+pub(crate) mod call_log;
 mod connections;
 pub(crate) mod declared;
-pub(crate) mod journal;
 mod slug;
 mod throttle;
 
@@ -56,7 +56,7 @@ struct Parts {
     max_body: usize,
     /// The hooks of files.
     declared: declared::Declared,
-    journal: journal::Journal,
+    call_log: call_log::CallLog,
     /// Held for a look-up only.
     gate: Mutex<Gate>,
     /// From when the gate's instants are counted.
@@ -73,7 +73,7 @@ impl Hooks {
         config: &config::Inbound,
         runs: Runs,
         declared: declared::Declared,
-        journal: journal::Journal,
+        call_log: call_log::CallLog,
     ) -> Option<Hooks> {
         let secret = config.secret.as_ref()?;
         Some(Hooks(Arc::new(Parts {
@@ -81,7 +81,7 @@ impl Hooks {
             secret_hash: Sha256::digest(secret.reveal()).into(),
             max_body: config.max_body,
             declared,
-            journal,
+            call_log,
             gate: Mutex::new(Gate::new(config.rate, &config.bounds)),
             since: Instant::now(),
             trusted_proxies: config.trusted_proxies.clone(),

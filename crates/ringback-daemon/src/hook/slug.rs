@@ -15,8 +15,8 @@ use ringback_webhook::senders::{self, Incoming, Verified};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::call_log::note;
 use super::declared::{self, Auth, Filled, Hook, Sent, Unfit};
-use super::journal::note;
 use super::{Answered, Hooks, Refused, idempotency_key};
 use crate::clock;
 
@@ -56,7 +56,7 @@ impl Hooks {
             let early = |refused: Refused| {
                 let noted = note(&hook, head, clock::now(), None, &call);
                 let refused = Err(refused);
-                self.0.journal.keep(noted, &refused);
+                self.0.call_log.keep(noted, &refused);
                 refused
             };
             if let Err(refusal) = self.wait_for_rate_of(&hook) {
@@ -76,7 +76,7 @@ impl Hooks {
         };
         let unbelieved = |why: senders::Refused| {
             tracing::debug!(hook = hook.slug, %why, "a call of a hook is not believed");
-            self.0.journal.count_unbelieved(&hook);
+            self.0.call_log.count_unbelieved(&hook);
             self.unauthorized(peer)
         };
         // Nobody's body is read who shows no proof at all.
@@ -90,7 +90,7 @@ impl Hooks {
             Verified::Challenge(answer) => {
                 let noted = note(&hook, head, clock::now(), Some(&bytes), &senders::Call::default());
                 let answered = Ok(Answered::Challenge(answer));
-                self.0.journal.keep(noted, &answered);
+                self.0.call_log.keep(noted, &answered);
                 answered
             }
             Verified::Call(call) => self.noted(&hook, head, bytes, call).await,
@@ -114,10 +114,11 @@ impl Hooks {
     ) -> Result<Answered, Refused> {
         let noted = note(hook, head, clock::now(), Some(&bytes), &call);
         let answered = self.call(hook, head, bytes, call).await;
-        self.0.journal.keep(noted, &answered);
+        self.0.call_log.keep(noted, &answered);
         answered
     }
 
+    /// What a call is answered whose sender is believed.
     async fn call(
         &self,
         hook: &Arc<Hook>,
@@ -125,6 +126,7 @@ impl Hooks {
         bytes: Vec<u8>,
         call: senders::Call,
     ) -> Result<Answered, Refused> {
+        // With the listener's secret it was asked before the body was read, which took its time.
         self.wait_for_rate_of(hook)?;
         let key = match &call.delivery_id {
             Some(id) => inbound::idempotency_key(id.as_bytes()),

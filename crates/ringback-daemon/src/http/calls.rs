@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{App, Error};
-use crate::hook::journal::{self, NotReplayed};
+use crate::hook::call_log::{self, NotReplayed};
 
 /// Keys of runs that are started so are none: the route is told for the log.
 const ROUTE: &str = "/api/hooks/deliveries";
@@ -71,7 +71,7 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Resu
 /// Starts a run out of a call, with the hook's file as it is now; `id` is null where the hook only tells the user.
 pub(super) async fn replay(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Error> {
     let (id, call) = find(&app, &id).await?;
-    match journal::replay(&app.declared, &app.runs, call, ROUTE).await {
+    match call_log::replay(&app.declared, &app.runs, call, ROUTE).await {
         Ok(run) => {
             let accepted = json!({ "status": "accepted", "id": run, "replay_of": id.to_string() });
             Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())

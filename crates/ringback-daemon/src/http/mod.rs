@@ -27,8 +27,8 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::feed::Feed;
+use crate::hook::call_log::CallLog;
 use crate::hook::declared::Declared;
-use crate::hook::journal::Journal;
 use crate::lane::Lanes;
 use crate::record::Origin;
 use crate::run::Runs;
@@ -47,7 +47,7 @@ pub(crate) struct App {
     /// The hooks of files.
     pub(crate) declared: Declared,
     /// What is remembered of their calls.
-    pub(crate) calls: Journal,
+    pub(crate) calls: CallLog,
     pub(crate) view: View,
     pub(crate) feed: Feed,
     /// What the event stream's clients are sent of the sessions.

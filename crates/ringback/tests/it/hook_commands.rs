@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey};
-use hmac::{Hmac, KeyInit, Mac};
 use ringback_daemon::clock;
 use ringback_model::{Secret, Timestamp};
 use ringback_testkit::{Daemon, Ended, Reply};
 use ringback_webhook::samples::{self, Sample};
 use ringback_webhook::senders::{Algorithm, Encoding, HmacSpec, Incoming, Proven, Scheme};
 use serde_json::{Value, json};
-use sha2::Sha256;
 
+use crate::hooks::sign;
 use crate::inbound::{Inbound, ended};
 use crate::{DEADLINE, ringback};
 
@@ -114,13 +113,11 @@ async fn a_hook_is_added_tried_called_looked_at_and_replayed() {
     let daemon = inbound.home.up(ringback()).await;
     assert!(hooks(&inbound, &["list"]).await.expect_success().stdout().contains("/hook/ci  github  ci.md"));
     let github = async |delivery: &str, body: &[u8], signed: &[u8]| {
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret.trim().as_bytes()).expect("any length");
-        mac.update(signed);
-        let hex: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
+        let signature = sign(secret.trim(), signed);
         let headers = [
             ("x-github-event", "workflow_run"),
             ("x-github-delivery", delivery),
-            ("x-hub-signature-256", &format!("sha256={hex}")),
+            ("x-hub-signature-256", signature.as_str()),
             ("authorization", "Bearer nobodys"),
         ];
         inbound.call("POST", "/hook/ci", &headers, body).await

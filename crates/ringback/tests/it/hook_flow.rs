@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::hooks::{GITHUB, sign};
 use crate::inbound::{Inbound, SECRET, ended};
+use crate::limits::{until, works};
 use crate::{DEADLINE, ringback};
 
 /// Keeps what it is asked, and ends when the file `go` is in the home.
@@ -41,22 +42,6 @@ fn run_in(reply: &Reply) -> String {
 
 async fn start(inbound: &Inbound, slug: &str, n: u32) -> String {
     run_in(&call(inbound, slug, &json!({ "n": n, "pr": 1 }), &format!("{slug}-{n}")).await)
-}
-
-async fn until(daemon: &Daemon, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let give_up = tokio::time::Instant::now() + DEADLINE;
-    loop {
-        let run = daemon.api_get(&format!("/api/runs/{id}")).await.json();
-        if is_so(&run) {
-            return run;
-        }
-        assert!(tokio::time::Instant::now() < give_up, "waited for {what}: {run}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-async fn works(daemon: &Daemon, id: &str) {
-    until(daemon, id, "the run to work", |run| run["state"] == "working").await;
 }
 
 async fn waits(daemon: &Daemon, id: &str, reason: &str) -> Value {

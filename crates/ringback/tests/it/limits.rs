@@ -32,7 +32,8 @@ async fn run_of(daemon: &Daemon, id: &str) -> Value {
     daemon.api_get(&format!("/api/runs/{id}")).await.json()
 }
 
-async fn until(daemon: &Daemon, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+/// A run, once it is so.
+pub(crate) async fn until(daemon: &Daemon, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let give_up = tokio::time::Instant::now() + DEADLINE;
     loop {
         let run = run_of(daemon, id).await;
@@ -44,7 +45,7 @@ async fn until(daemon: &Daemon, id: &str, what: &str, is_so: impl Fn(&Value) -> 
     }
 }
 
-async fn works(daemon: &Daemon, id: &str) {
+pub(crate) async fn works(daemon: &Daemon, id: &str) {
     until(daemon, id, "the run to work", |run| run["state"] == "working").await;
 }
 

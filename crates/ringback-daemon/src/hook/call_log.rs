@@ -27,9 +27,9 @@ use crate::run::Runs;
 /// Calls that wait to be written; with the longest bodies 16 MiB.
 const WAITING: usize = 64;
 
-/// The memory of calls. Cheap to clone.
+/// The log of calls. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Journal(Arc<Parts>);
+pub(crate) struct CallLog(Arc<Parts>);
 
 struct Parts {
     calls: Arc<dyn Calls>,
@@ -45,8 +45,8 @@ pub(crate) struct Keeper {
     queue: mpsc::Receiver<HookCall>,
 }
 
-impl Journal {
-    pub(crate) fn new(calls: Arc<dyn Calls>) -> (Journal, Keeper) {
+impl CallLog {
+    pub(crate) fn new(calls: Arc<dyn Calls>) -> (CallLog, Keeper) {
         let (send, queue) = mpsc::channel(WAITING);
         let parts = Parts {
             calls: Arc::clone(&calls),
@@ -54,7 +54,7 @@ impl Journal {
             dropped: AtomicU64::new(0),
             unbelieved: Mutex::default(),
         };
-        (Journal(Arc::new(parts)), Keeper { calls, queue })
+        (CallLog(Arc::new(parts)), Keeper { calls, queue })
     }
 
     /// What is written.
@@ -229,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_leaves_the_call_out_and_counts_it() {
         let (send, mut queue) = mpsc::channel(1);
-        let journal = Journal(Arc::new(Parts {
+        let log = CallLog(Arc::new(Parts {
             calls: Arc::new(MemoryStore::new()),
             queue: send,
             dropped: AtomicU64::new(0),
@@ -250,15 +250,15 @@ mod tests {
             body: Some(b"{}".to_vec()),
         };
         let ignored = Ok(Answered::Ignored(None));
-        journal.keep(noted.clone(), &ignored);
-        journal.keep(noted.clone(), &ignored);
-        assert_eq!(journal.dropped(), 1);
+        log.keep(noted.clone(), &ignored);
+        log.keep(noted.clone(), &ignored);
+        assert_eq!(log.dropped(), 1);
         let kept = queue.recv().await.unwrap();
         assert_eq!((kept.outcome, kept.status), (CallOutcome::Ignored, 202));
         drop(queue);
         let refused = Err(Refusal::PayloadTooLarge.into());
-        journal.keep(noted, &refused);
-        assert_eq!(journal.dropped(), 2, "nobody writes any more");
-        assert!(journal.calls().calls(CallQuery::default()).await.unwrap().items.is_empty());
+        log.keep(noted, &refused);
+        assert_eq!(log.dropped(), 2, "nobody writes any more");
+        assert!(log.calls().calls(CallQuery::default()).await.unwrap().items.is_empty());
     }
 }
