@@ -44,8 +44,6 @@ impl Changes {
         let watcher = watcher.inspect_err(|error| {
             tracing::warn!(%error, "the system does not tell of changes; {what} are looked at twice a second");
         });
-        // An edit since the files were read would raise no event.
-        changed.notify_one();
         Changes { what, changed, watcher: watcher.ok(), watched: BTreeSet::new() }
     }
 
@@ -75,6 +73,8 @@ impl Changes {
             match watcher.watch(&directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {
                     watched.insert(directory);
+                    // An edit before that raised no event.
+                    self.changed.notify_one();
                 }
                 Err(error) => {
                     let (directory, what) = (directory.display(), self.what);

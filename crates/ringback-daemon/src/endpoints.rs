@@ -201,7 +201,7 @@ impl Endpoints {
     /// Delivers, and follows `configs`, until the daemon stops and every attempt has ended.
     pub async fn run(mut self, mut configs: watch::Receiver<Arc<Config>>) {
         let mut stop = self.stop.clone();
-        let mut is_due = false;
+        let (mut is_due, mut is_late) = (false, false);
         self.close().await;
         while !*stop.borrow() {
             tokio::select! {
@@ -219,13 +219,17 @@ impl Endpoints {
                 let config = Arc::clone(&configs.borrow_and_update());
                 match self.apply(&config.endpoints).await {
                     Ok(changes) => {
-                        is_due = false;
+                        (is_due, is_late) = (false, false);
                         if changes != Changes::default() {
                             let Changes { added, edited, removed } = changes;
                             tracing::info!(added, edited, removed, "the edited webhooks are in force");
                         }
                     }
-                    Err(error) => tracing::debug!(%error, "the edited webhooks are not in force yet"),
+                    Err(error) => {
+                        if !std::mem::replace(&mut is_late, true) {
+                            tracing::warn!(%error, "the edited webhooks are not in force yet; tried each second");
+                        }
+                    }
                 }
             }
             if !self.closing.is_empty() {

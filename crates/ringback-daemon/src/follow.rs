@@ -2,7 +2,6 @@
 //!
 //! Knows what to read when something changed. It does not know what a change means.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -17,8 +16,8 @@ pub(crate) struct Follower {
     first: Arc<Config>,
     /// The last configuration that could be used.
     good: Arc<Config>,
-    /// What the files held when they were last read.
-    read: Vec<(PathBuf, Option<Vec<u8>>)>,
+    /// Why the files cannot be used since they were last looked at.
+    broken: Option<String>,
     changes: Changes,
 }
 
@@ -29,7 +28,7 @@ impl Follower {
             source,
             first: Arc::clone(&config),
             good: config,
-            read: Vec::new(),
+            broken: None,
             changes: Changes::new("the configuration's files"),
         };
         follower.watch();
@@ -46,16 +45,12 @@ impl Follower {
         }
     }
 
-    /// The next configuration that can be used and is not the last one.
+    /// The next configuration that can be used. It may be the last one again: what the files held before they were
+    /// loaded says nothing of what was loaded while somebody wrote, so that they are loaded at each look.
     async fn next(&mut self) -> Arc<Config> {
         loop {
             self.changes.settled().await;
             self.watch();
-            let contents = self.contents();
-            if contents == self.read {
-                continue;
-            }
-            self.read = contents;
             match self.source.load(&self.good) {
                 Ok(config) => {
                     for warning in config.warnings.iter().filter(|w| !self.good.warnings.contains(w)) {
@@ -66,20 +61,20 @@ impl Follower {
                         tracing::warn!("changed, and taken in at the next start: {}", late.join(", "));
                     }
                     self.good = Arc::new(config);
-                    // What the files held is what was seen before they were loaded: an edit since then must differ
-                    // from it. Files that this configuration names for the first time do, which loads it once more.
+                    self.broken = None;
+                    // It may name other files.
                     self.watch();
                     return Arc::clone(&self.good);
                 }
-                Err(error) => tracing::warn!(%error, "the last good configuration stays in force"),
+                Err(error) => {
+                    let error = error.to_string();
+                    if self.broken.as_ref() != Some(&error) {
+                        tracing::warn!(error, "the last good configuration stays in force");
+                    }
+                    self.broken = Some(error);
+                }
             }
         }
-    }
-
-    /// What the files hold: their bytes, since times are too coarse for two edits in a row.
-    fn contents(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
-        let files = self.source.files(&self.good).into_iter();
-        files.map(|file| (file.clone(), std::fs::read(file).ok())).collect()
     }
 
     fn watch(&mut self) {

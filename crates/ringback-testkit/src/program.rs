@@ -3,7 +3,7 @@
 //! Signals go to the process, or to the process group that it leads, and to nothing that this kit has not started.
 
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use std::os::unix::process::ExitStatusExt;
@@ -16,6 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::DEADLINE;
+
+/// How many lines of a program are shown when its test fails.
+const LAST_LINES: usize = 40;
 
 /// Which of a program's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +192,12 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What a test that failed would be asked for first.
+            let lines = self.output.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            let newest = lines.len().saturating_sub(LAST_LINES);
+            eprintln!("the last lines of {}:\n{}", self.name, show(&lines[newest..]));
+        }
         // After the leader has been waited for, its id may belong to somebody else.
         if !self.has_ended() {
             let _ = killpg(self.pid, Signal::SIGKILL);

@@ -183,9 +183,11 @@ pub fn load(given: Option<&Path>, env: &Env) -> Result<Config, Error> {
     let Some(path) = find(given, env) else {
         return read("", None, env);
     };
-    let text = std::fs::read_to_string(&path)
-        .map_err(|e| Error::Unreadable { path: path.clone(), kind: e.kind() })?;
-    load_text(&text, &path, env)
+    load_text(&text_of(&path)?, &path, env)
+}
+
+fn text_of(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|e| Error::Unreadable { path: path.to_owned(), kind: e.kind() })
 }
 
 /// Reads a text as if it stood in the file at `path`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{Config, Error, directory, find, load};
+use super::{Config, Error, directory, find, load, load_text, text_of};
 use crate::env::Env;
 
 /// Where the configuration comes from.
@@ -25,19 +25,21 @@ impl Source {
     /// As [`load`]; and the file that `present` came from is gone or empty: a program that replaces it may have got
     /// that far.
     pub fn load(&self, present: &Config) -> Result<Config, Error> {
-        let path = find(self.given.as_deref(), &self.env);
-        if path.is_none()
-            && let Some(path) = &present.path
-        {
-            return Err(Error::Unreadable { path: path.clone(), kind: std::io::ErrorKind::NotFound });
-        }
+        let Some(path) = find(self.given.as_deref(), &self.env) else {
+            return match &present.path {
+                Some(path) => {
+                    Err(Error::Unreadable { path: path.clone(), kind: std::io::ErrorKind::NotFound })
+                }
+                None => load(None, &self.env),
+            };
+        };
+        // Read once: another look could see what the next program writes.
+        let text = text_of(&path)?;
         // Many programs empty a file before they write it.
-        if let Some(path) =
-            path.filter(|path| std::fs::read_to_string(path).is_ok_and(|t| t.trim().is_empty()))
-        {
+        if text.trim().is_empty() {
             return Err(Error::Empty { path });
         }
-        load(self.given.as_deref(), &self.env)
+        load_text(&text, &path, &self.env)
     }
 
     /// The files whose change may change the configuration, whether they are there or not. Links are named and

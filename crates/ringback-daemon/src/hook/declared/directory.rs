@@ -195,8 +195,6 @@ pub(crate) struct Follower {
     allow_unsigned: bool,
     runs: config::Runs,
     declared: Declared,
-    /// What the files held when they were last read.
-    read: Vec<(PathBuf, Option<Vec<u8>>)>,
     changes: Changes,
 }
 
@@ -209,11 +207,9 @@ impl Follower {
             allow_unsigned,
             runs,
             declared: Declared::default(),
-            read: Vec::new(),
             changes: Changes::new("the hooks"),
         };
         follower.watch();
-        follower.read = follower.contents();
         let first = follower.fresh(&Loaded::default());
         first.warn(&Loaded::default());
         follower.declared.put(Arc::new(first));
@@ -226,7 +222,7 @@ impl Follower {
         self.declared.clone()
     }
 
-    /// Keeps the table until `stop` turns true. `seen` is told of every new reading before it is in force.
+    /// Keeps the table until `stop` turns true. `seen` is told of every reading before it is in force.
     pub(crate) async fn run(mut self, seen: impl Fn(&Loaded) + Send, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
             tokio::select! {
@@ -234,11 +230,6 @@ impl Follower {
                 _ = stop.changed() => continue,
             }
             self.watch();
-            let contents = self.contents();
-            if contents == self.read {
-                continue;
-            }
-            self.read = contents;
             let before = self.declared.now();
             let loaded = self.fresh(&before);
             seen(&loaded);
@@ -256,13 +247,6 @@ impl Follower {
             runs: &self.runs,
         };
         load(&around, before)
-    }
-
-    /// What the files hold: their bytes, since times are too coarse for two edits in a row.
-    fn contents(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
-        let bytes = |path: &Path| read(path).ok().map(String::into_bytes);
-        let hooks = paths(&self.directory).into_iter().take(MAX_FILES);
-        hooks.chain(self.secret_files()).map(|path| (path.clone(), bytes(&path))).collect()
     }
 
     fn secret_files(&self) -> BTreeSet<PathBuf> {
