@@ -28,7 +28,7 @@ use crate::view::{Shown, View};
 /// Entries kept while the store fails; beyond that the oldest go, counted.
 const MAX_WAITING: usize = 10_000;
 /// Entries of one transaction.
-const AT_ONCE: usize = 512;
+const AT_ONCE: usize = 64;
 const TELL_DROPPED_EVERY: Duration = Duration::from_secs(1);
 
 /// The recorder's parts.

@@ -83,11 +83,11 @@ impl Batch<'_> {
     }
 
     /// Writes a message once per call; a key is bound to the message's own id.
-    pub(super) fn tell(&mut self, told: Ready, id: EventId, call: Option<&Binding>) -> Result<bool> {
+    pub(super) fn tell(&mut self, told: &Ready, id: EventId, call: Option<&Binding>) -> Result<bool> {
         if !self.bind_to(RunId(id.0), call)? {
             return Ok(false);
         }
-        self.record(vec![told]).map(|_| true)
+        self.record(std::slice::from_ref(told)).map(|_| true)
     }
 
     /// Says `false` when the key is bound already.

@@ -20,13 +20,13 @@ impl Ledger for SqliteStore {
     async fn tell(&self, told: Told, call: Option<Binding>) -> Result<bool, Error> {
         let id = told.event.id;
         let ready = Ready::new(Entry { state: None, told: Some(told) });
-        self.writer.write(move |batch| batch.tell(ready, id, call.as_ref())).await
+        self.writer.write(move |batch| batch.tell(&ready, id, call.as_ref())).await
     }
 
     async fn save(&self, save: Save) -> Result<(), Error> {
         save.check()?;
         let save = ReadySave::new(save)?;
-        self.writer.write(move |batch| batch.save(save)).await
+        self.writer.write(move |batch| batch.save(&save)).await
     }
 
     async fn value(&self, name: &str) -> Result<Option<String>, Error> {

@@ -104,7 +104,7 @@ impl Store for SqliteStore {
             return Ok(Recorded::default());
         }
         let entries: Vec<Ready> = entries.into_iter().map(Ready::new).collect();
-        self.writer.write(|batch| batch.record(entries)).await
+        self.writer.write(move |batch| batch.record(&entries)).await
     }
 
     async fn claim(

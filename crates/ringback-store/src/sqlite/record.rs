@@ -31,7 +31,7 @@ fn event_json(event: &Event) -> Option<Vec<u8>> {
 }
 
 impl Batch<'_> {
-    pub(super) fn record(&mut self, entries: Vec<Ready>) -> Result<Recorded> {
+    pub(super) fn record(&mut self, entries: &[Ready]) -> Result<Recorded> {
         for entry in entries {
             if let Some(state) = &entry.state {
                 self.put_state(state)?;

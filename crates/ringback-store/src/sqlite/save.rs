@@ -40,14 +40,14 @@ pub(super) fn run_json(run: &Run) -> Result<String, Error> {
 }
 
 impl Batch<'_> {
-    pub(super) fn save(&mut self, save: ReadySave) -> Result<()> {
+    pub(super) fn save(&mut self, save: &ReadySave) -> Result<()> {
         for (run, json) in &save.runs {
             self.replace_run(run, json)?;
         }
         for (name, value) in &save.values {
             self.put_value(name, value.as_deref())?;
         }
-        self.record(save.told).map(|_| ())
+        self.record(&save.told).map(|_| ())
     }
 
     /// Says whether the run is new.

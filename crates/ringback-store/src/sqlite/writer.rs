@@ -1,8 +1,8 @@
 //! The one connection that writes, on its own thread.
 //!
 //! Whatever waits when the thread looks becomes one transaction and so one fsync: a write costs its callers the
-//! same whether one of them is there or five hundred. Each write has a savepoint of its own, so that one that the
-//! database refuses does not fail the others. Answers go out after the commit.
+//! same whether one of them is there or five hundred. A write that the database refuses does not fail the others: then
+//! the transaction is made once more, with a savepoint for each write. Answers go out after the commit.
 //!
 //! It knows nothing of what is written; see `record`, `settle`, `prune`, `accept` and `save`.
 
@@ -22,13 +22,53 @@ use crate::Error;
 /// Writes that go into one transaction at most.
 const DRAIN: usize = 512;
 
-/// Run with the batch, or with the reason why there is none.
-type Write = Box<dyn FnOnce(Result<&mut Batch<'_>, Error>) -> Answer + Send>;
-/// Run after the commit with what went wrong with the whole transaction, if anything did.
-type Answer = Box<dyn FnOnce(Option<&Error>) + Send>;
+/// A write that somebody waits for.
+trait Job: Send {
+    /// Writes; more than once if the transaction is made again. Says what went wrong.
+    fn write(&mut self, batch: &mut Batch<'_>, alone: Alone) -> Result<(), Error>;
+    /// Tells how it ended, after the end of the transaction. `failure`: what went wrong with the whole of it.
+    fn answer(self: Box<Self>, failure: Option<&Error>);
+}
+
+/// Whether each write of a transaction can be undone for itself: that costs two statements and a copy of each page that
+/// it touches.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    No,
+    Yes,
+}
+
+struct Asked<W, T, C> {
+    write: W,
+    result: Result<T, Error>,
+    committed: C,
+    reply: oneshot::Sender<Result<T, Error>>,
+}
+
+impl<W, T, C> Job for Asked<W, T, C>
+where
+    W: FnMut(&mut Batch<'_>) -> rusqlite::Result<T> + Send,
+    T: Send,
+    C: FnOnce() + Send,
+{
+    fn write(&mut self, batch: &mut Batch<'_>, alone: Alone) -> Result<(), Error> {
+        self.result = batch.one(&mut self.write, alone);
+        self.result.as_ref().map(|_| ()).map_err(Error::clone)
+    }
+
+    fn answer(self: Box<Self>, failure: Option<&Error>) {
+        let Asked { result, committed, reply, .. } = *self;
+        let result = match failure {
+            Some(failure) => Err(failure.clone()),
+            None => result.inspect(|_| committed()),
+        };
+        // Whoever asked may have gone.
+        let _ = reply.send(result);
+    }
+}
 
 /// The other end of the writing thread.
-pub(super) struct Writer(Thread<Write>);
+pub(super) struct Writer(Thread<Box<dyn Job>>);
 
 impl Writer {
     /// Starts the thread with an open connection to the file at `path`.
@@ -38,10 +78,10 @@ impl Writer {
         Thread::start("store-write", move |jobs| desk.run(jobs)).map(Writer)
     }
 
-    /// Runs one write, and returns after its commit.
+    /// Runs one write, and returns after its commit. `write` may be run again, on the state that it began with.
     pub(super) async fn write<T: Send + 'static>(
         &self,
-        write: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
+        write: impl FnMut(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         self.write_then(write, || ()).await
     }
@@ -49,22 +89,12 @@ impl Writer {
     /// The same; `committed` is run between the commit and the answer.
     pub(super) async fn write_then<T: Send + 'static>(
         &self,
-        write: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
+        write: impl FnMut(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
         committed: impl FnOnce() + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let job = move |batch: Result<&mut Batch<'_>, Error>| -> Answer {
-            let result = batch.and_then(|batch| batch.savepoint(write));
-            Box::new(move |failure| {
-                let result = match failure {
-                    Some(failure) => Err(failure.clone()),
-                    None => result.inspect(|_| committed()),
-                };
-                // Whoever asked may have gone.
-                let _ = reply.send(result);
-            })
-        };
-        self.0.send(Box::new(job)).await?;
+        // Closed: what is told where it was never run.
+        self.0.send(Box::new(Asked { write, result: Err(Error::Closed), committed, reply })).await?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
@@ -86,36 +116,38 @@ pub(super) struct Batch<'c> {
     pub(super) tally: Tally,
     /// What the writes before it counted.
     pub(super) whole: Tally,
-    /// Why the whole transaction cannot be committed.
-    broken: Option<Error>,
 }
 
 impl Batch<'_> {
-    fn savepoint<T>(&mut self, write: impl FnOnce(&mut Self) -> rusqlite::Result<T>) -> Result<T, Error> {
+    fn one<T>(
+        &mut self,
+        write: &mut impl FnMut(&mut Self) -> rusqlite::Result<T>,
+        alone: Alone,
+    ) -> Result<T, Error> {
         self.tally = Tally::default();
-        let result = self.run("SAVEPOINT one").and_then(|()| write(self)).and_then(|value| {
-            self.run("RELEASE one")?;
-            Ok(value)
-        });
-        let error = match result {
+        let result = match alone {
+            Alone::No => write(self),
+            Alone::Yes => self.run("SAVEPOINT one").and_then(|()| write(self)).and_then(|value| {
+                self.run("RELEASE one")?;
+                Ok(value)
+            }),
+        };
+        match result {
             Ok(value) => {
                 self.whole.add(std::mem::take(&mut self.tally));
-                return Ok(value);
+                Ok(value)
             }
-            Err(error) => classify(error),
-        };
-        // Only what the database refuses is this write's own trouble. After any other error the transaction may
-        // be gone already.
-        let undone = matches!(error, Error::Refused(_))
-            && !self.conn.is_autocommit()
-            && self.run("ROLLBACK TO one").and_then(|()| self.run("RELEASE one")).is_ok();
-        if undone {
-            self.endpoints.forget();
-            self.open.forget();
-        } else {
-            self.broken = Some(error.clone());
+            Err(error) => Err(classify(error)),
         }
-        Err(error)
+    }
+
+    /// Undoes the write at hand alone. Says whether it could.
+    fn undo(&mut self) -> bool {
+        let is_undone = !self.conn.is_autocommit()
+            && self.run("ROLLBACK TO one").and_then(|()| self.run("RELEASE one")).is_ok();
+        self.endpoints.forget();
+        self.open.forget();
+        is_undone
     }
 
     fn run(&self, sql: &str) -> rusqlite::Result<()> {
@@ -134,7 +166,7 @@ struct Desk {
 }
 
 impl Desk {
-    fn run(mut self, mut jobs: mpsc::Receiver<Message<Write>>) {
+    fn run(mut self, mut jobs: mpsc::Receiver<Message<Box<dyn Job>>>) {
         let mut stop = None;
         while stop.is_none()
             && let Some(first) = jobs.blocking_recv()
@@ -162,26 +194,30 @@ impl Desk {
         }
     }
 
-    fn transact(&mut self, writes: Vec<Write>) {
-        let mut writes = writes.into_iter();
-        let mut answers = Vec::with_capacity(writes.len());
-        let failure = self.try_transact(&mut writes, &mut answers).err();
+    fn transact(&mut self, mut writes: Vec<Box<dyn Job>>) {
+        let mut done = self.try_transact(&mut writes, Alone::No);
+        if let Err(error) = &done {
+            self.recover(error);
+            // Only what the database refuses is one write's own trouble. After any other error the next one would
+            // meet it too.
+            if matches!(error, Error::Refused(_)) {
+                done = self.try_transact(&mut writes, Alone::Yes);
+                if let Err(error) = &done {
+                    self.recover(error);
+                }
+            }
+        }
+        let failure = done.err();
         if let Some(error) = &failure {
             tracing::debug!(%error, "a transaction failed");
-            self.recover(error);
-            answers.extend(writes.map(|write| write(Err(error.clone()))));
         }
         self.trouble.saw(Who::Writer, failure.as_ref());
-        for answer in answers {
-            answer(failure.as_ref());
+        for write in writes {
+            write.answer(failure.as_ref());
         }
     }
 
-    fn try_transact(
-        &mut self,
-        writes: &mut impl Iterator<Item = Write>,
-        answers: &mut Vec<Answer>,
-    ) -> Result<(), Error> {
+    fn try_transact(&mut self, writes: &mut [Box<dyn Job>], alone: Alone) -> Result<(), Error> {
         let conn = match &mut self.conn {
             Some(conn) => conn,
             closed => closed.insert(file::open_writer(&self.path)?),
@@ -192,13 +228,14 @@ impl Desk {
             open: &mut self.open,
             tally: Tally::default(),
             whole: Tally::default(),
-            broken: None,
         };
         batch.run("BEGIN IMMEDIATE").map_err(classify)?;
         for write in writes {
-            answers.push(write(Ok(&mut batch)));
-            if let Some(error) = batch.broken.take() {
-                return Err(error);
+            if let Err(error) = write.write(&mut batch, alone) {
+                let is_its_own = alone == Alone::Yes && matches!(error, Error::Refused(_));
+                if !(is_its_own && batch.undo()) {
+                    return Err(error);
+                }
             }
         }
         std::mem::take(&mut batch.whole).write(conn).map_err(classify)?;
@@ -240,13 +277,14 @@ mod tests {
     /// Runs `second` and `third` in one transaction: both wait while the thread is busy with a first one.
     async fn together<A: Send + 'static, B: Send + 'static>(
         store: &SqliteStore,
-        second: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<A> + Send + 'static,
-        third: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<B> + Send + 'static,
+        second: impl FnMut(&mut Batch<'_>) -> rusqlite::Result<A> + Send + 'static,
+        third: impl FnMut(&mut Batch<'_>) -> rusqlite::Result<B> + Send + 'static,
     ) -> (Result<A, Error>, Result<B, Error>) {
         let (open_gate, gate) = channel::<()>();
         let (begin, begun) = oneshot::channel();
+        let mut begin = Some(begin);
         let first = store.writer.write(move |_| {
-            begin.send(()).unwrap();
+            begin.take().unwrap().send(()).unwrap();
             gate.recv().unwrap();
             Ok(())
         });
