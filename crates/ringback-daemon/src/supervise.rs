@@ -81,7 +81,7 @@ pub enum Error {
         /// Why.
         why: String,
     },
-    /// The system gives no thread for the observer.
+    /// The system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
     /// The HTTP client cannot be made.
@@ -120,6 +120,8 @@ impl Daemon {
         state: &Path,
     ) -> Result<Daemon, Error> {
         let config = Arc::new(config);
+        // Certificate authorities are hundreds of files: they are read while the store is opened.
+        let client = tokio::task::spawn_blocking(Client::new);
         let mut opened = Opened::open(&config, state).await?;
         let sockets = Sockets::bind(&config).await?;
         let api = sockets.api.as_ref().and_then(|l| l.local_addr().ok()).map(shown_api);
@@ -147,7 +149,7 @@ impl Daemon {
         let feed = Feed::default();
         let own_ports = sockets.ports();
         let policy = Policy { network: config.delivery.network, own_ports, ..Policy::default() };
-        let client = Client::new()?;
+        let client = client.await.map_err(|error| Error::Thread(error.into()))??;
         let client = match &config.delivery.proxies {
             Some(proxies) => client.through(proxies.clone())?,
             None => client,

@@ -132,19 +132,12 @@ pub(super) fn value(conn: &Connection, name: &str) -> Result<Option<String>> {
 }
 
 pub(super) fn values(conn: &Connection, prefix: &str) -> Result<Vec<(String, String)>> {
-    let mut statement =
-        conn.prepare_cached("SELECT name, value FROM value WHERE name >= ?1 ORDER BY name")?;
-    let mut rows = statement.query([prefix])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let name: String = row.get(0)?;
-        // Names with one prefix stand together, and nothing with it comes before the prefix itself.
-        if !name.starts_with(prefix) {
-            break;
-        }
-        found.push((name, row.get(1)?));
-    }
-    Ok(found)
+    // Both ends are given: a row beyond them would be read whole to see its name, and a value can be megabytes.
+    conn.prepare_cached(
+        "SELECT name, value FROM value WHERE name >= ?1 AND name < ?1 || char(1114111) ORDER BY name",
+    )?
+    .query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?
+    .collect()
 }
 
 fn read_run(row: &Row<'_>, column: usize) -> Result<Run> {
