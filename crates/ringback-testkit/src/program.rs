@@ -109,6 +109,14 @@ impl Program {
         Program { name, child, pid: Pid::from_raw(pid), output, readers, ended: None }
     }
 
+    /// What a test that failed would be asked for first.
+    #[expect(clippy::print_stderr, reason = "the test's own output is where it is looked for")]
+    fn show_last_lines(&self) {
+        let lines = self.output.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = lines.len().saturating_sub(LAST_LINES);
+        eprintln!("the last lines of {}:\n{}", self.name, show(&lines[newest..]));
+    }
+
     /// The process id.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
@@ -193,10 +201,7 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // What a test that failed would be asked for first.
-            let lines = self.output.lines.lock().unwrap_or_else(PoisonError::into_inner);
-            let newest = lines.len().saturating_sub(LAST_LINES);
-            eprintln!("the last lines of {}:\n{}", self.name, show(&lines[newest..]));
+            self.show_last_lines();
         }
         // After the leader has been waited for, its id may belong to somebody else.
         if !self.has_ended() {

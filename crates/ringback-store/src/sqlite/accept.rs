@@ -18,7 +18,9 @@ const KEYS_AT_ONCE: i64 = 2;
 impl Batch<'_> {
     pub(super) fn accept(&mut self, accept: &Accept, json: &str) -> Result<Accepted> {
         let id = accept.run.id;
-        if let (Some(rule), Some(subject)) = (accept.rule, &accept.run.subject) {
+        if let (Some(rule), Some(subject)) = (accept.rule, &accept.run.subject)
+            && !self.is_known(id)?
+        {
             return self.accept_on(subject, rule, accept);
         }
         if self.queued_runs()? >= accept.max_queued {
@@ -49,9 +51,6 @@ impl Batch<'_> {
             && let Some(first) = self.bound_to(&call.key, call.now)?
         {
             return Ok(Accepted::Repeated(first));
-        }
-        if self.is_known(accept.run.id)? {
-            return Ok(Accepted::Repeated(accept.run.id));
         }
         let needed = if rule.on_newer == OnNewer::Queue { 1 } else { usize::MAX };
         let queued = on_subject(self.conn, subject, RunState::Queued, needed)?;
