@@ -16,7 +16,7 @@ pub(crate) struct Follower {
     first: Arc<Config>,
     /// The last configuration that could be used.
     good: Arc<Config>,
-    /// Why the files cannot be used since they were last looked at.
+    /// Why the files cannot be used as they are, for the log to say it once; `None` = they can.
     broken: Option<String>,
     changes: Changes,
 }

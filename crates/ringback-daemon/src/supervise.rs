@@ -456,6 +456,7 @@ impl Messages {
             feed: feed.clone(),
             mourner: Some(mourner),
             patience: None,
+            // One of its own: what dead endpoints do holds up no message to the user.
             allowance: Arc::default(),
             now: clock::now,
         }

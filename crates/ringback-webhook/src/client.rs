@@ -34,6 +34,9 @@ pub const EXCERPT_LIMIT: usize = 1024;
 const LOCATION_LIMIT: usize = 512;
 /// Read further than the excerpt, so that a credential that straddles its end is recognised and masked.
 const HEAD_LIMIT: usize = 4 * EXCERPT_LIMIT;
+/// Idle connections kept to one receiver: as many as a thousand endpoints at one host need at once. Fewer would have
+/// the others connect anew for each delivery.
+const IDLE_PER_HOST: usize = 1024;
 /// Shorter than the shortest keep-alive in common use (five seconds, Node.js): we hang up first, so that no attempt
 /// is lost to a connection that the receiver closes at the same instant.
 const IDLE_FOR: Duration = Duration::from_secs(4);
@@ -308,7 +311,7 @@ impl Ground {
             .no_proxy()
             .http1_only()
             .tcp_nodelay(true)
-            // As many idle ones are kept as were needed at once, and not for long.
+            .pool_max_idle_per_host(IDLE_PER_HOST)
             .pool_idle_timeout(IDLE_FOR)
     }
 }

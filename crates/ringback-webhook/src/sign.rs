@@ -76,11 +76,7 @@ impl fmt::Debug for Key {
 /// `None` without a key.
 pub fn lazyagent(keys: &[Key], body: &[u8]) -> Option<String> {
     let mac = keys.first()?.lazyagent_mac(body);
-    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 0xf)]);
-    let mut signature = String::with_capacity("sha256=".len() + 2 * mac.len());
-    signature.push_str("sha256=");
-    signature.extend(mac.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]));
-    Some(signature)
+    Some(format!("sha256={}", hex::encode(mac)))
 }
 
 /// The value of `webhook-signature`: one `v1,BASE64` per key, in order, separated by spaces. `None` without a key.

@@ -121,15 +121,7 @@ fn any_matches(
 }
 
 fn from_hex(text: &str) -> Option<[u8; MAC_BYTES]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * MAC_BYTES {
-        return None;
-    }
     let mut bytes = [0; MAC_BYTES];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = u8::try_from(high * 16 + low).ok()?;
-    }
+    hex::decode_to_slice(text, &mut bytes).ok()?;
     Some(bytes)
 }

@@ -39,6 +39,7 @@ pub async fn run_all<S: Store + Ledger>(make: impl Fn() -> Arc<S>) {
     calls_on_a_subject_are_gathered_in_one_run_with_the_newest_request(&*make()).await;
     what_gathers_no_longer_is_not_merged_into(&*make()).await;
     a_merge_needs_no_room_and_a_repeated_call_is_not_merged(&*make()).await;
+    a_call_of_a_known_run_binds_its_key_whatever_it_is_about(&*make()).await;
     a_newer_run_takes_the_place_of_queued_ones_in_the_same_write(&*make()).await;
     a_message_is_told_once_per_key_and_never_for_a_call_that_started_a_run(&*make()).await;
     simultaneous_calls_on_one_subject_are_one_run(make()).await;
@@ -469,6 +470,14 @@ async fn what_gathers_no_longer_is_not_merged_into(ledger: &dyn Ledger) {
     save_runs(ledger, vec![second]).await;
     assert_eq!(call(4, 52).await, Accepted::New);
     assert_eq!(queue(ledger).await, [4]);
+}
+
+async fn a_call_of_a_known_run_binds_its_key_whatever_it_is_about(ledger: &dyn Ledger) {
+    accepted(ledger, [1]).await;
+    let known = with_key("hook", "k", accept_on("pr:1", OnNewer::Queue, 1, 10));
+    assert_eq!(ledger.accept(known).await, Ok(Accepted::Repeated(run_id(1))));
+    let again = with_key("hook", "k", Accept { max_queued: 0, ..accept(2, 11) });
+    assert_eq!(ledger.accept(again).await, Ok(Accepted::Repeated(run_id(1))));
 }
 
 async fn a_merge_needs_no_room_and_a_repeated_call_is_not_merged(ledger: &dyn Ledger) {

@@ -132,9 +132,9 @@ pub(super) fn value(conn: &Connection, name: &str) -> Result<Option<String>> {
 }
 
 pub(super) fn values(conn: &Connection, prefix: &str) -> Result<Vec<(String, String)>> {
-    // Both ends are given: a row beyond them would be read whole to see its name, and a value can be megabytes.
+    // Asked of the name alone: a row that is looked at here is read whole, and a value can be megabytes.
     conn.prepare_cached(
-        "SELECT name, value FROM value WHERE name >= ?1 AND name < ?1 || char(1114111) ORDER BY name",
+        "SELECT name, value FROM value WHERE name >= ?1 AND substr(name, 1, length(?1)) = ?1 ORDER BY name",
     )?
     .query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?
     .collect()

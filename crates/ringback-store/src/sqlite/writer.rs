@@ -25,17 +25,17 @@ const DRAIN: usize = 512;
 /// A write that somebody waits for.
 trait Job: Send {
     /// Writes; more than once if the transaction is made again. Says what went wrong.
-    fn write(&mut self, batch: &mut Batch<'_>, alone: Alone) -> Result<(), Error>;
+    fn write(&mut self, batch: &mut Batch<'_>, savepoints: Savepoints) -> Result<(), Error>;
     /// Tells how it ended, after the end of the transaction. `failure`: what went wrong with the whole of it.
     fn answer(self: Box<Self>, failure: Option<&Error>);
 }
 
-/// Whether each write of a transaction can be undone for itself: that costs two statements and a copy of each page that
-/// it touches.
+/// Whether each write of a transaction has a savepoint, to be undone for itself: that costs two statements and a copy of
+/// each page that it touches.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Alone {
-    No,
-    Yes,
+enum Savepoints {
+    None,
+    Each,
 }
 
 struct Asked<W, T, C> {
@@ -51,8 +51,8 @@ where
     T: Send,
     C: FnOnce() + Send,
 {
-    fn write(&mut self, batch: &mut Batch<'_>, alone: Alone) -> Result<(), Error> {
-        self.result = batch.one(&mut self.write, alone);
+    fn write(&mut self, batch: &mut Batch<'_>, savepoints: Savepoints) -> Result<(), Error> {
+        self.result = batch.one(&mut self.write, savepoints);
         self.result.as_ref().map(|_| ()).map_err(Error::clone)
     }
 
@@ -122,12 +122,12 @@ impl Batch<'_> {
     fn one<T>(
         &mut self,
         write: &mut impl FnMut(&mut Self) -> rusqlite::Result<T>,
-        alone: Alone,
+        savepoints: Savepoints,
     ) -> Result<T, Error> {
         self.tally = Tally::default();
-        let result = match alone {
-            Alone::No => write(self),
-            Alone::Yes => self.run("SAVEPOINT one").and_then(|()| write(self)).and_then(|value| {
+        let result = match savepoints {
+            Savepoints::None => write(self),
+            Savepoints::Each => self.run("SAVEPOINT one").and_then(|()| write(self)).and_then(|value| {
                 self.run("RELEASE one")?;
                 Ok(value)
             }),
@@ -195,13 +195,13 @@ impl Desk {
     }
 
     fn transact(&mut self, mut writes: Vec<Box<dyn Job>>) {
-        let mut done = self.try_transact(&mut writes, Alone::No);
+        let mut done = self.try_transact(&mut writes, Savepoints::None);
         if let Err(error) = &done {
             self.recover(error);
             // Only what the database refuses is one write's own trouble. After any other error the next one would
             // meet it too.
             if matches!(error, Error::Refused(_)) {
-                done = self.try_transact(&mut writes, Alone::Yes);
+                done = self.try_transact(&mut writes, Savepoints::Each);
                 if let Err(error) = &done {
                     self.recover(error);
                 }
@@ -217,7 +217,7 @@ impl Desk {
         }
     }
 
-    fn try_transact(&mut self, writes: &mut [Box<dyn Job>], alone: Alone) -> Result<(), Error> {
+    fn try_transact(&mut self, writes: &mut [Box<dyn Job>], savepoints: Savepoints) -> Result<(), Error> {
         let conn = match &mut self.conn {
             Some(conn) => conn,
             closed => closed.insert(file::open_writer(&self.path)?),
@@ -231,8 +231,8 @@ impl Desk {
         };
         batch.run("BEGIN IMMEDIATE").map_err(classify)?;
         for write in writes {
-            if let Err(error) = write.write(&mut batch, alone) {
-                let is_its_own = alone == Alone::Yes && matches!(error, Error::Refused(_));
+            if let Err(error) = write.write(&mut batch, savepoints) {
+                let is_its_own = savepoints == Savepoints::Each && matches!(error, Error::Refused(_));
                 if !(is_its_own && batch.undo()) {
                     return Err(error);
                 }
