@@ -19,6 +19,7 @@ const TOKEN: &str = "api-token";
 /// Empty; there while the token is one that was derived from a passphrase.
 const DERIVED: &str = "api-token-derived";
 const SALT: &str = "api-salt";
+const OBSERVED: &str = "observed";
 
 /// An opened state directory.
 #[derive(Clone, Debug)]
@@ -150,7 +151,7 @@ impl StateDir {
             return Ok(token);
         }
         let token = random_token().map_err(io(&self.path.join(TOKEN)))?;
-        self.put(TOKEN, &token)?;
+        self.put(TOKEN, token.as_bytes())?;
         if is_derived {
             std::fs::remove_file(&mark).map_err(io(&mark))?;
         }
@@ -163,8 +164,8 @@ impl StateDir {
     /// The file cannot be written.
     pub fn keep_derived(&self, token: &Secret) -> Result<(), Error> {
         // The mark goes first: a crash in between then costs a random token, not a wrong one that stays.
-        self.put(DERIVED, "")?;
-        self.put(TOKEN, token.reveal())
+        self.put(DERIVED, b"")?;
+        self.put(TOKEN, token.reveal().as_bytes())
     }
 
     /// The salt for passphrases where none is configured, made at first use: `ringback-v1-` and 16 random bytes,
@@ -177,17 +178,33 @@ impl StateDir {
             return Ok(salt);
         }
         let salt = format!("ringback-v1-{}", random::<16>().map_err(io(&self.path.join(SALT)))?);
-        self.put(SALT, &salt)?;
+        self.put(SALT, salt.as_bytes())?;
         Ok(salt)
     }
 
-    /// Writes a small file beside and moves it into place, so that a reader never sees half of it.
-    fn put(&self, name: &str, text: &str) -> Result<(), Error> {
+    /// What the observer knew when it was stopped, as it was kept; `None` = nothing.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn observed(&self) -> Result<Option<Vec<u8>>, Error> {
+        bytes(&self.path.join(OBSERVED))
+    }
+
+    /// Keeps what the observer knows.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_observed(&self, bytes: &[u8]) -> Result<(), Error> {
+        self.put(OBSERVED, bytes)
+    }
+
+    /// Writes a file beside and moves it into place, so that a reader never sees half of it.
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let (path, draft) = (self.path.join(name), self.path.join(format!("{name}.new")));
         let mut file = private(OpenOptions::new().write(true).create(true).truncate(true))
             .open(&draft)
             .map_err(io(&path))?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io(&path))?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io(&path))?;
         std::fs::rename(&draft, &path).map_err(io(&path))
     }
 
@@ -250,11 +267,18 @@ pub fn read_token(path: &Path) -> Result<Option<Secret>, Error> {
 
 /// The text of a small file of ours; `None` = it is not there, or empty.
 fn read(path: &Path) -> Result<Option<String>, Error> {
+    let Some(bytes) = bytes(path)? else { return Ok(None) };
+    let text = String::from_utf8(bytes).map_err(|_| io(path)(std::io::ErrorKind::InvalidData.into()))?;
+    Ok(Some(text.trim().to_owned()).filter(|t| !t.is_empty()))
+}
+
+/// A file of ours; `None` = it is not there.
+fn bytes(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match private(OpenOptions::new().read(true)).open(path) {
         Ok(mut file) => {
-            let mut text = String::new();
-            file.read_to_string(&mut text).map_err(io(path))?;
-            Ok(Some(text.trim().to_owned()).filter(|t| !t.is_empty()))
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(io(path))?;
+            Ok(Some(bytes))
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(io(path)(e)),

@@ -122,7 +122,13 @@ impl Daemon {
         let config = Arc::new(config);
         // Certificate authorities are hundreds of files: they are read while the store is opened.
         let client = tokio::task::spawn_blocking(Client::new);
-        let mut opened = Opened::open(&config, state).await?;
+        let state = StateDir::open(state)?;
+        let lock = state.lock()?;
+        // The first of the parts: it has most to read before there is anything to show.
+        let kept = config.delivery.durable.then(|| state.clone());
+        let (observer, seen, first_scan) =
+            Watching::start(observer_of(&config), kept).map_err(Error::Thread)?;
+        let mut opened = Opened::open(&config, state, lock).await?;
         let sockets = Sockets::bind(&config).await?;
         let api = sockets.api.as_ref().and_then(|l| l.local_addr().ok()).map(shown_api);
         let started_at = Some(clock::now());
@@ -142,9 +148,6 @@ impl Daemon {
         let mut tasks: JoinSet<&'static str> = JoinSet::new();
 
         lines.extend(observed(&config));
-        let memory = config.delivery.durable.then(|| Arc::clone(&opened.ledger));
-        let (observer, seen, first_scan) =
-            Watching::start(observer_of(&config), memory).await.map_err(Error::Thread)?;
 
         let feed = Feed::default();
         let own_ports = sockets.ports();
@@ -380,9 +383,7 @@ struct Opened {
 }
 
 impl Opened {
-    async fn open(config: &Config, state: &Path) -> Result<Opened, Error> {
-        let state = StateDir::open(state)?;
-        let lock = state.lock()?;
+    async fn open(config: &Config, state: StateDir, lock: Lock) -> Result<Opened, Error> {
         let salt = match &config.salt {
             Some(salt) => salt.clone(),
             None => state.salt()?,

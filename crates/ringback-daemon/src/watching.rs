@@ -1,31 +1,28 @@
 //! The observer's thread, and what it leaves to the next one.
 //!
-//! Owns: where the observer's memory is kept between two starts. It is a shortcut: without it, or after a kill, the
+//! The observer's memory is kept in a file between two starts. It is a shortcut: without it, or after a kill, the
 //! agents' files are read again. Does not know what the observer sees.
 
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use ringback_observe::watch::{self, Handle};
 use ringback_observe::{Config, Memory, Observer, ProcFs, Seen};
-use ringback_store::{Ledger, Save};
 use tokio::sync::{mpsc, watch as state};
 
 use crate::clock;
+use crate::state_dir::StateDir;
 
 /// Batches of sightings between the observer and the recorder; a full channel holds the observer back.
 const SIGHTINGS: usize = 64;
-/// The name under which the memory is kept.
-const OBSERVED: &str = "observed";
 
 /// The running thread.
 pub(crate) struct Watching {
     handle: Handle,
     thread: JoinHandle<Memory>,
     /// Where the memory is kept; `None` = sessions leave nothing on disk.
-    ledger: Option<Arc<dyn Ledger>>,
+    kept: Option<StateDir>,
 }
 
 impl Watching {
@@ -33,29 +30,21 @@ impl Watching {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(crate) async fn start(
+    pub(crate) fn start(
         config: Config,
-        ledger: Option<Arc<dyn Ledger>>,
+        kept: Option<StateDir>,
     ) -> io::Result<(Watching, mpsc::Receiver<Vec<Seen>>, state::Receiver<bool>)> {
-        let left = match &ledger {
-            Some(ledger) => ledger.value(OBSERVED).await.unwrap_or_else(|error| {
-                tracing::debug!(%error, "what was known of sessions cannot be read");
-                None
-            }),
-            None => None,
-        };
         let (scanned, first_scan) = state::channel(false);
         let (sightings, seen) = mpsc::channel(SIGHTINGS);
         let handle = Handle::new();
         let watching = {
-            let handle = handle.clone();
+            let (handle, kept) = (handle.clone(), kept.clone());
             move || {
                 let now = clock::now();
                 let mut observer = Observer::new(config, Box::new(ProcFs), now);
-                if let Some(memory) = left.as_deref().and_then(Memory::from_json) {
+                if let Some(memory) = kept.as_ref().and_then(recalled) {
                     observer.recall(memory, now);
                 }
-                drop(left);
                 watch::run(observer, &handle, clock::now, |batch| {
                     let is_heard = batch.is_empty() || sightings.blocking_send(batch).is_ok();
                     scanned.send_replace(true);
@@ -64,7 +53,7 @@ impl Watching {
             }
         };
         let thread = std::thread::Builder::new().name("observer".to_owned()).spawn(watching)?;
-        Ok((Watching { handle, thread, ledger }, seen, first_scan))
+        Ok((Watching { handle, thread, kept }, seen, first_scan))
     }
 
     /// Makes the thread end soon.
@@ -74,14 +63,24 @@ impl Watching {
 
     /// Waits for the thread's end, and keeps what it leaves.
     pub(crate) async fn keep(self) {
-        let Ok(Ok(memory)) = tokio::task::spawn_blocking(move || self.thread.join()).await else {
-            tracing::error!("the observer failed");
-            return;
-        };
-        let (Some(ledger), Some(json)) = (self.ledger, memory.to_json()) else { return };
-        let save = Save { values: vec![(OBSERVED.to_owned(), Some(json))], ..Save::default() };
-        if let Err(error) = ledger.save(save).await {
-            tracing::debug!(%error, "what is known of sessions is not kept");
-        }
+        let kept = tokio::task::spawn_blocking(move || {
+            let Ok(memory) = self.thread.join() else {
+                tracing::error!("the observer failed");
+                return;
+            };
+            let (Some(kept), Some(bytes)) = (self.kept, memory.to_bytes()) else { return };
+            if let Err(error) = kept.keep_observed(&bytes) {
+                tracing::debug!(%error, "what is known of sessions is not kept");
+            }
+        });
+        let _ = kept.await;
     }
+}
+
+fn recalled(kept: &StateDir) -> Option<Memory> {
+    let bytes = kept.observed().unwrap_or_else(|error| {
+        tracing::debug!(%error, "what was known of sessions cannot be read");
+        None
+    });
+    bytes.as_deref().and_then(Memory::from_bytes)
 }

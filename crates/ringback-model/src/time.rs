@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds since the Unix epoch, UTC. Shown and parsed as RFC 3339; stored as the integer.
+/// Milliseconds since the Unix epoch, UTC. Shown and parsed as RFC 3339; stored as the integer, also where a format is
+/// read by programs alone.
 ///
 /// Arithmetic saturates: an instant read from a foreign file can be any number and must not end the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -87,12 +88,15 @@ impl FromStr for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
+        if s.is_human_readable() { s.collect_str(self) } else { self.0.serialize(s) }
     }
 }
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        if !d.is_human_readable() {
+            return i64::deserialize(d).map(Timestamp);
+        }
         let s = std::borrow::Cow::<str>::deserialize(d)?;
         // What lies beyond the calendar is shown as a number, and read again here alone: nobody else writes that.
         let ms = s.strip_suffix("ms").and_then(|ms| ms.parse().ok()).map(Timestamp);

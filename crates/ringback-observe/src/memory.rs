@@ -1,6 +1,6 @@
 //! What a stopped observer leaves to the next one, so that a restart reads only what was written meanwhile.
 //!
-//! Owns: its shape as JSON, and which of it can be trusted. It is a shortcut and nothing else: what is missing, of
+//! Owns: its bytes, and which of them can be trusted. It is a shortcut and nothing else: what is missing, of
 //! another version or about another file is read again from the agents' own files.
 
 use std::collections::HashSet;
@@ -14,8 +14,8 @@ use crate::transcript::{self, Transcript};
 
 /// Files that are kept, those written last. Older ones rest, and their ends are read again quickly enough.
 const FILES: usize = 2000;
-/// Raised whenever what is kept, or what it means, changes.
-const FORMAT: u32 = 1;
+/// Raised whenever what is kept, or what it means, changes: the bytes do not say what they are.
+const FORMAT: u32 = 2;
 
 /// Sessions and places in files.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,16 +27,17 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// As JSON. `None` = something in it has no words there.
-    pub fn to_json(&self) -> Option<String> {
-        serde_json::to_string(self).ok()
+    /// As bytes: JSON took longer to read than the files' ends. `None` = something in it cannot be written.
+    pub fn to_bytes(&self) -> Option<Vec<u8>> {
+        postcard::to_stdvec(self).ok()
     }
 
-    /// What [`Memory::to_json`] of this very version wrote.
-    pub fn from_json(json: &str) -> Option<Memory> {
-        let memory: Memory = serde_json::from_str(json).ok()?;
-        let is_ours = memory.format == FORMAT && memory.version == env!("CARGO_PKG_VERSION");
-        is_ours.then_some(memory)
+    /// What [`Memory::to_bytes`] of this very version wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Memory> {
+        // The first fields.
+        let ((format, version), _) = postcard::take_from_bytes::<(u32, &str)>(bytes).ok()?;
+        let is_ours = format == FORMAT && version == env!("CARGO_PKG_VERSION");
+        if is_ours { postcard::from_bytes(bytes).ok() } else { None }
     }
 }
 

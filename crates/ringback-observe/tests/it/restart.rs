@@ -28,7 +28,7 @@ fn world() -> World {
 fn left_by(world: &mut World) -> Memory {
     world.observer.scan(at(50));
     world.sum_up(u64::MAX, 50);
-    Memory::from_json(&world.observer.remember().to_json().unwrap()).unwrap()
+    Memory::from_bytes(&world.observer.remember().to_bytes().unwrap()).unwrap()
 }
 
 fn next(world: &World, memory: Option<Memory>, now: i64) -> (Observer, Vec<Seen>) {
@@ -108,14 +108,28 @@ fn a_file_that_is_another_one_by_now_is_read_from_its_beginning() {
 
 #[test]
 fn what_is_no_memory_of_this_version_is_none() {
-    let json = left_by(&mut world()).to_json().unwrap();
-    assert!(Memory::from_json(&json).is_some());
-    for other in ["", "{}", "[]", &json[1..], &json.replacen("\"format\":", "\"format\":9", 1)] {
-        assert!(Memory::from_json(other).is_none());
+    let bytes = left_by(&mut world()).to_bytes().unwrap();
+    assert!(Memory::from_bytes(&bytes).is_some());
+    let (other_format, other_version) = ([&[9], &bytes[1..]].concat(), [&bytes[..2], b"9", &bytes[3..]].concat());
+    for other in [&[], &b"{}"[..], &bytes[1..], &bytes[..bytes.len() - 1], &other_format, &other_version] {
+        assert!(Memory::from_bytes(other).is_none(), "{}", other.escape_ascii());
     }
-    // One that lies about places in files ends nothing: the file is read from its beginning.
-    let world = world();
-    let lying = json.replace("\"offset\":", "\"offset\":1").replace("\"anchor\":[", "\"anchor\":[1,");
-    let (mut observer, _) = next(&world, Memory::from_json(&lying), 60);
-    assert!(observer.session(&SessionId::new(SESSION)).is_some());
+}
+
+#[test]
+fn a_memory_that_lies_ends_nothing() {
+    let mut world = World::new();
+    let path = world.transcript(SESSION);
+    append(&path, &[prompt(10), answer(20), prompt(30), tool_use(40, "t1", "Bash")]);
+    let bytes = left_by(&mut world).to_bytes().unwrap();
+    let mut taken = 0;
+    for (place, bit) in (0..bytes.len()).flat_map(|place| (0..8).map(move |bit| (place, bit))) {
+        let mut lying = bytes.clone();
+        lying[place] ^= 1 << bit;
+        let memory = Memory::from_bytes(&lying);
+        taken += usize::from(memory.is_some());
+        let (mut observer, _) = next(&world, memory, 60);
+        assert!(observer.session(&SessionId::new(SESSION)).is_some(), "bit {bit} of byte {place}");
+    }
+    assert!(taken > 0, "no lie was taken for true");
 }
