@@ -1,4 +1,5 @@
-//! A file that records are appended to. Those that come while others are being written wait for one sync together.
+//! A file that records are appended to, or tables that they are rows of. Those that come while others are being written
+//! wait for one sync together.
 
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -6,6 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, oneshot};
+
+use super::rows::{Rows, Tables};
 
 /// Bytes of the file from the beginning: more than any row writes.
 const ROOM: usize = 32 * 1024 * 1024;
@@ -20,27 +23,47 @@ impl Journal {
         let mut file = File::create(path).with_context(|| format!("cannot make {}", path.display()))?;
         // A sync is cheaper where the file does not grow, and the program's log does not grow either.
         file.write_all(&vec![0; ROOM]).and_then(|()| file.sync_all()).and_then(|()| file.rewind())?;
+        let mut bytes = Vec::new();
+        Journal::start(thread, move |records| {
+            bytes.clear();
+            for record in records {
+                bytes.extend_from_slice(record);
+                bytes.push(b'\n');
+            }
+            file.write_all(&bytes).and_then(|()| file.sync_data()).context("the journal cannot be written")
+        })
+    }
+
+    /// The same with the records as rows.
+    pub(crate) fn of_rows(path: &Path, thread: &str, tables: Tables) -> Result<Journal> {
+        let mut rows = Rows::open(path, tables)?;
+        Journal::start(thread, move |records| rows.write(records))
+    }
+
+    fn start(
+        thread: &str,
+        mut write: impl FnMut(&[Vec<u8>]) -> Result<()> + Send + 'static,
+    ) -> Result<Journal> {
         let (sender, mut records) = mpsc::unbounded_channel::<(Vec<u8>, oneshot::Sender<()>)>();
-        let write = move || {
-            let (mut bytes, mut waiting) = (Vec::new(), Vec::new());
+        let run = move || {
+            let (mut together, mut waiting) = (Vec::new(), Vec::new());
             while let Some(first) = records.blocking_recv() {
                 let others = std::iter::from_fn(|| records.try_recv().ok());
                 for (record, done) in std::iter::once(first).chain(others) {
-                    bytes.extend_from_slice(&record);
-                    bytes.push(b'\n');
+                    together.push(record);
                     waiting.push(done);
                 }
-                if file.write_all(&bytes).and_then(|()| file.sync_data()).is_err() {
+                if write(&together).is_err() {
                     // Whoever waits is told by what is dropped here.
                     return;
                 }
-                bytes.clear();
+                together.clear();
                 for done in waiting.drain(..) {
                     let _ = done.send(());
                 }
             }
         };
-        std::thread::Builder::new().name(thread.to_owned()).spawn(write)?;
+        std::thread::Builder::new().name(thread.to_owned()).spawn(run)?;
         Ok(Journal(sender))
     }
 

@@ -5,6 +5,7 @@
 pub(crate) mod door;
 pub(crate) mod history;
 pub(crate) mod journal;
+pub(crate) mod rows;
 pub(crate) mod sender;
 
 use std::path::Path;
@@ -17,6 +18,7 @@ use tokio::runtime::Runtime;
 
 use crate::process;
 use journal::Journal;
+use rows::Tables;
 
 /// Threads and a journal. All of it ends when this is dropped.
 pub(crate) struct Ceiling {
@@ -30,11 +32,20 @@ pub(crate) struct Ceiling {
 
 impl Ceiling {
     pub(crate) fn start() -> Result<Ceiling> {
+        Ceiling::on(|path, name| Journal::open(path, name))
+    }
+
+    /// With a journal of rows.
+    pub(crate) fn of_rows(tables: Tables) -> Result<Ceiling> {
+        Ceiling::on(|path, name| Journal::of_rows(path, name, tables))
+    }
+
+    fn on(journal: impl FnOnce(&Path, &str) -> Result<Journal>) -> Result<Ceiling> {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let name = format!("ceiling-{}", STARTED.fetch_add(1, Ordering::Relaxed));
         let runtime = tokio::runtime::Builder::new_multi_thread().thread_name(&name).enable_all().build()?;
         let dir = tempfile::tempdir()?;
-        let journal = Journal::open(&dir.path().join("journal"), &name)?;
+        let journal = journal(&dir.path().join("journal"), &name)?;
         Ok(Ceiling { runtime, journal, name, dir })
     }
 

@@ -7,6 +7,7 @@ use ringback_testkit::Home;
 use serde_json::json;
 
 use crate::ceiling::Ceiling;
+use crate::ceiling::rows::Tables;
 use crate::ceiling::sender::{Event, Sender};
 use crate::daemon;
 use crate::row::{Bench, Better, Claim, Floor, Row, Unit};
@@ -24,13 +25,12 @@ pub(super) fn make(_: &Bench) -> Result<Box<dyn Row>> {
 
 impl Row for Burst {
     fn claims(&self) -> Vec<Claim> {
-        vec![Claim {
-            name: "burst",
-            what: "deliveries a second of 20,000 events at once, none lost",
-            unit: Unit::PerSecond,
-            better: Better::Higher,
-            floor: Floor::OfCeiling(0.6),
-        }]
+        let claim =
+            |name, what, floor| Claim { name, what, unit: Unit::PerSecond, better: Better::Higher, floor };
+        vec![
+            claim("burst", "deliveries a second of 20,000 events at once, none lost", Floor::OfCeiling(0.6)),
+            claim("burst-rows", "the same beside a journal of rows", Floor::Shown),
+        ]
     }
 
     fn ours(&mut self, bench: &Bench) -> Result<Vec<f64>> {
@@ -46,34 +46,40 @@ impl Row for Burst {
                 session.append(events(bench) / SESSIONS)?;
             }
             let arrived = sink.wait_for(events(bench)).await?;
-            Ok(vec![rate(&arrived, began)?])
+            let rate = rate(&arrived, began)?;
+            Ok(vec![rate, rate])
         })
     }
 
     fn ceiling(&mut self, bench: &Bench) -> Result<Vec<Option<f64>>> {
-        let ceiling = Ceiling::start()?;
-        let journal = ceiling.journal.clone();
-        let rate = bench.runtime.block_on(async {
-            let sink = Sink::start().await?;
-            let address = sink.address;
-            let each = events(bench) / SESSIONS;
-            let events: Vec<Vec<Event>> = (0..SESSIONS)
-                .map(|session| (1..=each).map(|sequence| Event::new(session, sequence)).collect())
-                .collect();
-            let count = events.iter().map(Vec::len).sum();
-            let began = Instant::now();
-            let sending = ceiling.runtime.spawn(async move {
-                let sender = Sender::start(journal, address, 1, CONCURRENCY);
-                for some in events {
-                    sender.send(some).await?;
-                }
-                anyhow::Ok(())
-            });
-            sending.await??;
-            rate(&sink.wait_for(count).await?, began)
-        });
-        Ok(vec![Some(rate?)])
+        Ok(vec![
+            Some(ceiling(bench, Ceiling::start()?)?),
+            Some(ceiling(bench, Ceiling::of_rows(Tables::Deliveries)?)?),
+        ])
     }
+}
+
+fn ceiling(bench: &Bench, ceiling: Ceiling) -> Result<f64> {
+    let journal = ceiling.journal.clone();
+    bench.runtime.block_on(async {
+        let sink = Sink::start().await?;
+        let address = sink.address;
+        let each = events(bench) / SESSIONS;
+        let events: Vec<Vec<Event>> = (0..SESSIONS)
+            .map(|session| (1..=each).map(|sequence| Event::new(session, sequence)).collect())
+            .collect();
+        let count = events.iter().map(Vec::len).sum();
+        let began = Instant::now();
+        let sending = ceiling.runtime.spawn(async move {
+            let sender = Sender::start(journal, address, 1, CONCURRENCY);
+            for some in events {
+                sender.send(some).await?;
+            }
+            anyhow::Ok(())
+        });
+        sending.await??;
+        rate(&sink.wait_for(count).await?, began)
+    })
 }
 
 fn events(bench: &Bench) -> usize {

@@ -110,7 +110,8 @@ fn a_file_that_is_another_one_by_now_is_read_from_its_beginning() {
 fn what_is_no_memory_of_this_version_is_none() {
     let bytes = left_by(&mut world()).to_bytes().unwrap();
     assert!(Memory::from_bytes(&bytes).is_some());
-    let (other_format, other_version) = ([&[9], &bytes[1..]].concat(), [&bytes[..2], b"9", &bytes[3..]].concat());
+    let (other_format, other_version) =
+        ([&[9], &bytes[1..]].concat(), [&bytes[..2], b"9", &bytes[3..]].concat());
     for other in [&[], &b"{}"[..], &bytes[1..], &bytes[..bytes.len() - 1], &other_format, &other_version] {
         assert!(Memory::from_bytes(other).is_none(), "{}", other.escape_ascii());
     }

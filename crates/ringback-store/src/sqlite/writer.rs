@@ -116,6 +116,8 @@ pub(super) struct Batch<'c> {
     pub(super) tally: Tally,
     /// What the writes before it counted.
     pub(super) whole: Tally,
+    /// Runs that were queued when the transaction began, once that was asked.
+    pub(super) queued_before: Option<i64>,
 }
 
 impl Batch<'_> {
@@ -228,6 +230,7 @@ impl Desk {
             open: &mut self.open,
             tally: Tally::default(),
             whole: Tally::default(),
+            queued_before: None,
         };
         batch.run("BEGIN IMMEDIATE").map_err(classify)?;
         for write in writes {
