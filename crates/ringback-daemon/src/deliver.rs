@@ -30,6 +30,7 @@ use ringback_webhook::request::Post;
 use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
+use url::Url;
 
 pub use self::allowance::Allowance;
 use self::dress::Dress;
@@ -57,7 +58,7 @@ pub trait Wire: Send + Sync + 'static {
     /// POSTs `body` to `url`. Returns at the end of `timeout` at the latest; `at` is the time of the attempt.
     fn post(
         &self,
-        url: &str,
+        url: &Url,
         headers: HeaderMap,
         body: Bytes,
         timeout: Duration,
@@ -68,7 +69,7 @@ pub trait Wire: Send + Sync + 'static {
 impl Wire for Client {
     async fn post(
         &self,
-        url: &str,
+        url: &Url,
         headers: HeaderMap,
         body: Bytes,
         timeout: Duration,

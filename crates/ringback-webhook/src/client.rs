@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER};
+use http::header::{AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER};
 use reqwest::dns::Resolve;
 use reqwest::{Response, Url, redirect};
 use ringback_model::delivery::{Answer, Reply};
@@ -166,7 +166,7 @@ impl Client {
     /// Dropping the future ends the attempt and its connection.
     pub async fn send(
         &self,
-        url: &str,
+        url: &Url,
         headers: HeaderMap,
         body: Bytes,
         timeout: Duration,
@@ -180,34 +180,32 @@ impl Client {
     /// [`BODY_LIMIT`] bytes, in which nothing is masked.
     pub async fn exchange(
         &self,
-        url: &str,
+        url: &Url,
         headers: HeaderMap,
         body: Bytes,
         timeout: Duration,
         now: Timestamp,
     ) -> Result<(Answer, Vec<u8>), Failure> {
-        let Ok(url) = Url::parse(url) else {
-            return Err(Failure::Broken("the endpoint's url is not valid".to_owned()));
-        };
-        guard::vet_url(&url, &self.reach.policy, is_ours)
+        guard::vet_url(url, &self.reach.policy, is_ours)
             .map_err(|denied| Failure::Blocked(denied.to_string()))?;
-        let proxy = self.ground.proxies.as_ref().and_then(|proxies| proxies.of_url(&url));
-        let mut hidden = Hidden::of(&url).and_headers(&headers);
+        let proxy = self.ground.proxies.as_ref().and_then(|proxies| proxies.of_url(url));
+        let mut hidden = Hidden::of(url).and_headers(&headers);
         if let Some(credentials) = proxy.as_ref().and_then(|proxy| proxy.credentials.clone()) {
             hidden = hidden.and_headers(&HeaderMap::from_iter([(PROXY_AUTHORIZATION, credentials)]));
         }
         let failed = |error: reqwest::Error| failure::classify(&error, &hidden);
         let http = match &proxy {
             Some(proxy) => self.proxied(proxy, &hidden)?,
-            None => self.http(&url).map_err(failed)?,
+            None => self.http(url).map_err(failed)?,
         };
         let began = Instant::now();
         let exchange = async {
             if proxy.is_some() {
-                self.vet_name(&url).await?;
+                self.vet_name(url).await?;
             }
-            let response = http.post(url.clone()).headers(headers).body(body).send().await.map_err(failed)?;
-            read(response, &url, &hidden, began, now).await.map_err(failed)
+            let request = request(&http, url, headers, body).map_err(failed)?;
+            let response = http.execute(request).await.map_err(failed)?;
+            read(response, url, &hidden, began, now).await.map_err(failed)
         };
         tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(Failure::Timeout))
     }
@@ -314,6 +312,21 @@ impl Ground {
             .pool_max_idle_per_host(IDLE_PER_HOST)
             .pool_idle_timeout(IDLE_FOR)
     }
+}
+
+/// A request with these headers, and an authorization made of the URL's credentials where they have none.
+fn request(
+    http: &reqwest::Client,
+    url: &Url,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<reqwest::Request, reqwest::Error> {
+    let mut request = http.post(url.clone()).body(body).build()?;
+    let basic = std::mem::replace(request.headers_mut(), headers).remove(AUTHORIZATION);
+    if let Some(basic) = basic {
+        request.headers_mut().entry(AUTHORIZATION).or_insert(basic);
+    }
+    Ok(request)
 }
 
 async fn read(

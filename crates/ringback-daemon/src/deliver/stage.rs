@@ -18,6 +18,7 @@ use ringback_store::{DeliveryDetail, DeliveryQuery, Entry, Ledger, MemoryStore, 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use url::Url;
 use uuid::Uuid;
 
 use super::{Deliverer, Patience, Wire};
@@ -113,7 +114,7 @@ impl Network {
 impl Wire for Network {
     async fn post(
         &self,
-        _url: &str,
+        _url: &Url,
         headers: HeaderMap,
         body: Bytes,
         timeout: Duration,

@@ -198,7 +198,8 @@ impl Discord {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(AUTHORIZATION, self.authorization.clone());
-        let url = format!("{}{path}", self.api);
+        let url =
+            format!("{}{path}", self.api).parse().map_err(|error| Failure::Broken(format!("{error}")))?;
         let (answer, body) = self
             .client
             .exchange(&url, headers, Bytes::from(body), attempt.time_left(), attempt.instant())

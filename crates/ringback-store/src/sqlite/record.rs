@@ -32,13 +32,15 @@ fn event_json(event: &Event) -> Option<Vec<u8>> {
 
 impl Batch<'_> {
     pub(super) fn record(&mut self, entries: &[Ready]) -> Result<Recorded> {
-        for entry in entries {
-            if let Some(state) = &entry.state {
+        // Of a session's states the last counts: a burst changes one many times.
+        let mut put = HashSet::with_capacity(entries.len());
+        for state in entries.iter().rev().filter_map(|entry| entry.state.as_ref()) {
+            if put.insert(&state.session_id) {
                 self.put_state(state)?;
             }
-            if let Some((told, json)) = &entry.told {
-                self.put_event(told, json.as_deref())?;
-            }
+        }
+        for (told, json) in entries.iter().filter_map(|entry| entry.told.as_ref()) {
+            self.put_event(told, json.as_deref())?;
         }
         Ok(Recorded { dropped: 0 })
     }

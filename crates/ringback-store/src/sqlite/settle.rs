@@ -24,17 +24,19 @@ impl Batch<'_> {
         let next = settled.next;
         let due_at =
             if next.state == DeliveryState::Pending { next.due_at } else { settled.ended_at() }.as_millis();
+        // Not by RETURNING, which builds a table for its one row.
         let pending: Option<(i64, i64)> = self
             .conn
-            .prepare_cached(
-                "UPDATE delivery SET state = ?2, attempts = ?3, due_at = ?4, tries = max(tries, ?5)
-                 WHERE delivery = ?1 AND state = 0 RETURNING event, endpoint",
-            )?
-            .query_row(params![id, state_code(next.state), next.attempts, due_at, number], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
+            .prepare_cached("SELECT event, endpoint FROM delivery WHERE delivery = ?1 AND state = 0")?
+            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let Some((event, endpoint)) = pending else { return self.note_late(settled, number) };
+        self.conn
+            .prepare_cached(
+                "UPDATE delivery SET state = ?2, attempts = ?3, due_at = ?4, tries = max(tries, ?5)
+                 WHERE delivery = ?1",
+            )?
+            .execute(params![id, state_code(next.state), next.attempts, due_at, number])?;
         self.note(endpoint, settled)?;
         if next.state != DeliveryState::Pending {
             self.tally.moved(endpoint, next.state, 1);

@@ -1,6 +1,7 @@
 //! CloudEvents 1.0, structured mode: the event as it is, in an envelope that any sink knows.
 
 use bytes::Bytes;
+use reqwest::Url;
 use ringback_model::Event;
 use ringback_model::event::EventKind;
 use serde::Serialize;
@@ -20,7 +21,7 @@ struct Envelope<'a> {
     data: &'a RawValue,
 }
 
-pub(super) fn request(url: &str, body: &Bytes) -> Option<Request> {
+pub(super) fn request(url: &Url, body: &Bytes) -> Option<Request> {
     let event: Event = serde_json::from_slice(body).ok()?;
     let envelope = Envelope {
         specversion: "1.0",

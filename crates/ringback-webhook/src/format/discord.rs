@@ -136,11 +136,14 @@ pub fn is_id(id: &str) -> bool {
     (1..=20).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit())
 }
 
-pub(super) fn requests(url: &str, card: &Card, most: usize) -> Vec<Request> {
+pub(super) fn requests(url: &Url, card: &Card, most: usize) -> Vec<Request> {
     let requests = parts(card, most).into_iter().filter_map(|part| {
-        // Without it a webhook's buttons are left out.
-        let with = if part.components.is_empty() { "" } else { "&with_components=true" };
-        let request = Request::json(format!("{url}{with}"), &part)?;
+        let mut url = url.clone();
+        if !part.components.is_empty() {
+            // Without it a webhook's buttons are left out.
+            url.query_pairs_mut().append_pair("with_components", "true");
+        }
+        let request = Request::json(&url, &part)?;
         Some(Request { agent: Some(AGENT), ..request })
     });
     requests.collect()

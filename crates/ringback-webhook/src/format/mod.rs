@@ -25,7 +25,7 @@ use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 use reqwest::Url;
 use ringback_model::delivery::Answer;
-use ringback_model::{Event, Format, Secret};
+use ringback_model::{Event, Format};
 use serde::Deserialize;
 
 pub use card::{Card, Urgency};
@@ -50,8 +50,8 @@ pub fn of_host(url: &Url) -> Option<Format> {
 
 /// An endpoint's URL, understood as its format demands. `Debug` shows no URL.
 pub struct Destination {
-    /// Where requests go.
-    url: Secret,
+    /// Where requests go. A secret.
+    url: Url,
     service: Service,
 }
 
@@ -87,7 +87,7 @@ pub enum Misfit {
 /// One request of a destination: a POST.
 pub struct Request {
     /// Where to. A secret.
-    pub url: String,
+    pub url: Url,
     /// The body's media type.
     pub content_type: &'static str,
     /// The `User-Agent`, where the destination wants another one than ringback's.
@@ -97,10 +97,10 @@ pub struct Request {
 }
 
 impl Request {
-    fn json(url: impl Into<String>, body: &impl serde::Serialize) -> Option<Request> {
+    fn json(url: &Url, body: &impl serde::Serialize) -> Option<Request> {
         // Strings, numbers and lists: serialising cannot fail, and what did would be no request.
         let body = serde_json::to_vec(body).ok()?.into();
-        Some(Request { url: url.into(), content_type: "application/json", agent: None, body })
+        Some(Request { url: url.clone(), content_type: "application/json", agent: None, body })
     }
 
     /// Sets the headers that depend on the format.
@@ -134,20 +134,19 @@ impl Destination {
                 (method, Service::Telegram(chat))
             }
         };
-        Ok(Destination { url: Secret::new(String::from(url)), service })
+        Ok(Destination { url, service })
     }
 
     /// The request that tells a journaled event, given as its JSON; `None` = that is no event.
     pub fn tell(&self, event: &Bytes) -> Option<Request> {
-        let url = self.url.reveal();
         match &self.service {
             Service::Event => Some(Request {
-                url: url.to_owned(),
+                url: self.url.clone(),
                 content_type: "application/json",
                 agent: None,
                 body: event.clone(),
             }),
-            Service::CloudEvents => cloudevents::request(url, event),
+            Service::CloudEvents => cloudevents::request(&self.url, event),
             _ => {
                 let event: Event = serde_json::from_slice(event).ok()?;
                 self.show(&event::card(&event), 1).into_iter().next()
@@ -159,7 +158,7 @@ impl Destination {
     /// message goes on in the next, and ends with a mark in the last. None for a card that says nothing, or where
     /// cards are not shown.
     pub fn show(&self, card: &Card, most: usize) -> Vec<Request> {
-        let url = self.url.reveal();
+        let url = &self.url;
         match &self.service {
             Service::Event | Service::CloudEvents => Vec::new(),
             Service::Slack => slack::request(url, card).into_iter().collect(),

@@ -38,7 +38,7 @@ pub(super) fn root_and_topic(mut url: Url) -> Option<(Url, String)> {
     Some((url, topic))
 }
 
-pub(super) fn request(url: &str, topic: &str, card: &Card) -> Option<Request> {
+pub(super) fn request(url: &Url, topic: &str, card: &Card) -> Option<Request> {
     if card.is_blank() {
         return None;
     }

@@ -4,6 +4,7 @@
 //! anybody's making. Limits: a text 40,000 characters, a heading 150, a section 3,000, one of its ten fields 2,000, a
 //! button 75; fifty blocks.
 
+use reqwest::Url;
 use ringback_model::delivery::Answer;
 use serde_json::{Value, json};
 
@@ -22,7 +23,7 @@ const LABEL: usize = 75;
 /// What Slack answers when the webhook, or what it belongs to, is gone.
 const GONE: &[&str] = &["no_service", "no_service_id", "no_active_hooks", "no_team"];
 
-pub(super) fn request(url: &str, card: &Card) -> Option<Request> {
+pub(super) fn request(url: &Url, card: &Card) -> Option<Request> {
     if card.is_blank() {
         return None;
     }

@@ -52,7 +52,7 @@ pub(super) fn method_and_chat(mut url: Url) -> Option<(Url, Chat)> {
     Some((url, Chat { id: id?, thread }))
 }
 
-pub(super) fn requests(url: &str, chat: &Chat, card: &Card, most: usize) -> Vec<Request> {
+pub(super) fn requests(url: &Url, chat: &Chat, card: &Card, most: usize) -> Vec<Request> {
     if card.is_blank() {
         return Vec::new();
     }

@@ -27,7 +27,8 @@ fn client() -> Client {
 
 pub(crate) async fn post_within(client: &Client, url: &str, timeout: Duration) -> Reply {
     let body = Bytes::from_static(b"{\"a\":1}");
-    let attempt = client.send(url, HeaderMap::new(), body, timeout, Timestamp::from_millis(0));
+    let url = url.parse().unwrap();
+    let attempt = client.send(&url, HeaderMap::new(), body, timeout, Timestamp::from_millis(0));
     tokio::time::timeout(DEADLINE, attempt).await.expect("the attempt outlived its timeout")
 }
 
@@ -52,7 +53,8 @@ async fn an_attempt_posts_the_headers_and_the_exact_bytes() {
     headers.insert("user-agent", HeaderValue::from_static("ringback/1"));
     let body = Bytes::from_static(b" {\"b\":2,\n\"a\":\"\xc3\xa9\"} ");
     let url = receiver.url("/in?x=1");
-    let reply = client().send(&url, headers, body.clone(), AMPLE, Timestamp::from_millis(0)).await;
+    let reply =
+        client().send(&url.parse().unwrap(), headers, body.clone(), AMPLE, Timestamp::from_millis(0)).await;
     assert_eq!(reply, Ok(Answer { status: 200, ..Answer::default() }));
     let request = receiver.request().await;
     assert_eq!(request.line, "POST /in?x=1 HTTP/1.1");
@@ -178,7 +180,7 @@ async fn an_exchange_gives_the_body_as_it_came_up_to_64_kib() {
         let body = format!("{said}{}", "x".repeat(length - said.len()));
         let response = format!("HTTP/1.1 404 X\r\ncontent-length: {length}\r\n\r\n{body}");
         let receiver = Receiver::answering(&response).await;
-        let url = receiver.url("/in/T0123456789");
+        let url = receiver.url("/in/T0123456789").parse().unwrap();
         let client = client();
         let exchange =
             client.exchange(&url, HeaderMap::new(), Bytes::new(), AMPLE, Timestamp::from_millis(0));
@@ -371,7 +373,6 @@ async fn no_error_text_holds_the_url_or_its_credentials() {
         ("http", long_label),
         ("https", garbage.address.to_string()),
         ("ftp", garbage.address.to_string()),
-        ("http", "[".to_owned()),
     ] {
         let url = format!("{scheme}://alice:s3cret@{host}/in/T0123456789?k=abcdefgh12");
         let shown = format!("{:?}", post_within(&client(), &url, SHORT).await.unwrap_err());

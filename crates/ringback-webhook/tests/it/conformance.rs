@@ -135,7 +135,7 @@ async fn the_documented_python_receiver_takes_each_event_once_and_nothing_unsign
     ] {
         let headers = signed_now(secrets, id, body.as_bytes());
         let now = Timestamp::from_millis(0);
-        let reply = client.send(&url, headers, body.into(), DEADLINE, now).await;
+        let reply = client.send(&url.parse().unwrap(), headers, body.into(), DEADLINE, now).await;
         statuses.push(reply.unwrap().status);
     }
     assert_eq!(statuses, [401, 204, 204, 204]);

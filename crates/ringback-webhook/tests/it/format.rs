@@ -69,7 +69,7 @@ fn golden(format: Format) {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     let told = format!(
         "POST {}\nContent-Type: {}\n\n{}",
-        request.url,
+        request.url.as_str(),
         request.content_type,
         serde_json::to_string_pretty(&body).unwrap()
     );
@@ -193,7 +193,7 @@ fn the_host_says_the_format() {
 fn a_url_is_understood_as_its_format_demands() {
     let url = |format, url: &str| {
         let body = Bytes::from(serde_json::to_vec(&a_change()).unwrap());
-        Destination::of(format, url).map(|d| d.tell(&body).map(|r| r.url).unwrap_or_default())
+        Destination::of(format, url).map(|d| d.tell(&body).map(|r| r.url.to_string()).unwrap_or_default())
     };
     for (format, given, want) in [
         (Format::Ntfy, "https://ntfy.sh/topic", "https://ntfy.sh/"),
