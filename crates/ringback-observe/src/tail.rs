@@ -131,7 +131,7 @@ impl Tail {
         self.offset
     }
 
-    /// Reads on to the end of the file, or until about `budget` bytes were read. Returns the bytes read.
+    /// Reads on to the end of the file, or until `budget` bytes were read. Returns the bytes read.
     ///
     /// `buffer` must not be empty; [`CHUNK`] bytes are meant. A file that is not there has nothing new.
     pub fn read(
@@ -154,7 +154,8 @@ impl Tail {
         self.id = Some(id);
         let mut done = 0;
         while done < budget {
-            let n = match file.read_at(buffer, self.offset) {
+            let room = usize::try_from(budget - done).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let n = match file.read_at(&mut buffer[..room], self.offset) {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,

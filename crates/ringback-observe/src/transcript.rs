@@ -313,8 +313,7 @@ impl Backfill {
         let mut left = budget.min(end.saturating_sub(tail.offset()));
         while left > 0 && !*is_ended {
             // The part ends with a line, so that a read of exactly its rest splits none.
-            let slice = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-            let step = tail.read(&mut buffer[..slice], slice as u64, |piece| match piece {
+            let step = tail.read(buffer, left, |piece| match piece {
                 Piece::Line(line) => {
                     facts.clear();
                     // What could not be read was no message either.

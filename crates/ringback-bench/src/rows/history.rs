@@ -110,9 +110,13 @@ impl History {
         loop {
             if active_ms.is_none() {
                 let stats = daemon.api_get("/api/stats").await.json();
-                if stats["active_sessions"] == ACTIVE && stats["total_sessions"] == self.paths.len() {
-                    active_ms = Some(millis(began));
+                if stats["active_sessions"] != ACTIVE || stats["total_sessions"] != self.paths.len() {
+                    // Each look costs the program time that it could use for the files.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    ensure!(began.elapsed() < PATIENCE, "the active sessions are not right: {stats}");
+                    continue;
                 }
+                active_ms = Some(millis(began));
             }
             let listed = daemon.api_get("/api/sessions").await.json();
             let messages: u64 =
@@ -127,9 +131,7 @@ impl History {
                 "{messages} of {} messages, active: {active_ms:?}",
                 self.messages
             );
-            // Each look costs the program time that it could use for the files.
-            let pause = Duration::from_millis(if active_ms.is_some() { 100 } else { 10 });
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 }
