@@ -31,8 +31,8 @@ const NEW_DIRECTORY: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(150), Duration::from_secs(1)];
 /// Paths that wait to be looked at; beyond, everything is looked through.
 const PENDING: usize = 4096;
-/// Threads that sum up old history at the same time.
-const SUMMING: usize = 2;
+/// Threads that sum up old history at the same time: two cores have work while what one found is taken in.
+const SUMMING: usize = 3;
 /// Bytes that they sum up between two looks at whether to stop.
 const SLICE: u64 = 1024 * 1024;
 
