@@ -187,7 +187,19 @@ impl StateDir {
     /// # Errors
     /// The file cannot be read.
     pub fn observed(&self) -> Result<Option<Vec<u8>>, Error> {
-        bytes(&self.path.join(OBSERVED))
+        read_bytes(&self.path.join(OBSERVED))
+    }
+
+    /// Removes what was kept.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn forget_observed(&self) -> Result<(), Error> {
+        let path = self.path.join(OBSERVED);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(&path)(e)),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps what the observer knows.
@@ -267,13 +279,13 @@ pub fn read_token(path: &Path) -> Result<Option<Secret>, Error> {
 
 /// The text of a small file of ours; `None` = it is not there, or empty.
 fn read(path: &Path) -> Result<Option<String>, Error> {
-    let Some(bytes) = bytes(path)? else { return Ok(None) };
+    let Some(bytes) = read_bytes(path)? else { return Ok(None) };
     let text = String::from_utf8(bytes).map_err(|_| io(path)(std::io::ErrorKind::InvalidData.into()))?;
     Ok(Some(text.trim().to_owned()).filter(|t| !t.is_empty()))
 }
 
 /// A file of ours; `None` = it is not there.
-fn bytes(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match private(OpenOptions::new().read(true)).open(path) {
         Ok(mut file) => {
             let mut bytes = Vec::new();

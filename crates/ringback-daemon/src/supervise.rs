@@ -125,9 +125,12 @@ impl Daemon {
         let state = StateDir::open(state)?;
         let lock = state.lock()?;
         // The first of the parts: it has most to read before there is anything to show.
-        let kept = config.delivery.durable.then(|| state.clone());
+        let memory = config.delivery.durable.then(|| state.clone());
+        if memory.is_none() {
+            state.forget_observed()?;
+        }
         let (observer, seen, first_scan) =
-            Watching::start(observer_of(&config), kept).map_err(Error::Thread)?;
+            Watching::start(observer_of(&config), memory).map_err(Error::Thread)?;
         let mut opened = Opened::open(&config, state, lock).await?;
         let sockets = Sockets::bind(&config).await?;
         let api = sockets.api.as_ref().and_then(|l| l.local_addr().ok()).map(shown_api);

@@ -1,7 +1,7 @@
 //! The observer's thread, and what it leaves to the next one.
 //!
-//! The observer's memory is kept in a file between two starts. It is a shortcut: without it, or after a kill, the
-//! agents' files are read again. Does not know what the observer sees.
+//! The observer's memory is kept in a file between two starts. It is a shortcut: without it the agents' files are read
+//! again, and after a kill from where the last stop left them. Does not know what the observer sees.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -17,12 +17,20 @@ use crate::state_dir::StateDir;
 /// Batches of sightings between the observer and the recorder; a full channel holds the observer back.
 const SIGHTINGS: usize = 64;
 
-/// The running thread.
+/// The running thread. Dropping it makes the thread end soon.
 pub(crate) struct Watching {
-    handle: Handle,
+    handle: StopOnDrop,
     thread: JoinHandle<Memory>,
     /// Where the memory is kept; `None` = sessions leave nothing on disk.
-    kept: Option<StateDir>,
+    state_dir: Option<StateDir>,
+}
+
+struct StopOnDrop(Handle);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 impl Watching {
@@ -32,17 +40,17 @@ impl Watching {
     /// The system gives no thread.
     pub(crate) fn start(
         config: Config,
-        kept: Option<StateDir>,
+        state_dir: Option<StateDir>,
     ) -> io::Result<(Watching, mpsc::Receiver<Vec<Seen>>, state::Receiver<bool>)> {
         let (scanned, first_scan) = state::channel(false);
         let (sightings, seen) = mpsc::channel(SIGHTINGS);
         let handle = Handle::new();
         let watching = {
-            let (handle, kept) = (handle.clone(), kept.clone());
+            let (handle, state_dir) = (handle.clone(), state_dir.clone());
             move || {
                 let now = clock::now();
                 let mut observer = Observer::new(config, Box::new(ProcFs), now);
-                if let Some(memory) = kept.as_ref().and_then(recalled) {
+                if let Some(memory) = state_dir.as_ref().and_then(recalled) {
                     observer.recall(memory, now);
                 }
                 watch::run(observer, &handle, clock::now, |batch| {
@@ -53,12 +61,12 @@ impl Watching {
             }
         };
         let thread = std::thread::Builder::new().name("observer".to_owned()).spawn(watching)?;
-        Ok((Watching { handle, thread, kept }, seen, first_scan))
+        Ok((Watching { handle: StopOnDrop(handle), thread, state_dir }, seen, first_scan))
     }
 
     /// Makes the thread end soon.
     pub(crate) fn stop(&self) {
-        self.handle.stop();
+        self.handle.0.stop();
     }
 
     /// Waits for the thread's end, and keeps what it leaves.
@@ -68,8 +76,8 @@ impl Watching {
                 tracing::error!("the observer failed");
                 return;
             };
-            let (Some(kept), Some(bytes)) = (self.kept, memory.to_bytes()) else { return };
-            if let Err(error) = kept.keep_observed(&bytes) {
+            let (Some(state_dir), Some(bytes)) = (self.state_dir, memory.to_bytes()) else { return };
+            if let Err(error) = state_dir.keep_observed(&bytes) {
                 tracing::debug!(%error, "what is known of sessions is not kept");
             }
         });
@@ -77,8 +85,8 @@ impl Watching {
     }
 }
 
-fn recalled(kept: &StateDir) -> Option<Memory> {
-    let bytes = kept.observed().unwrap_or_else(|error| {
+fn recalled(state_dir: &StateDir) -> Option<Memory> {
+    let bytes = state_dir.observed().unwrap_or_else(|error| {
         tracing::debug!(%error, "what was known of sessions cannot be read");
         None
     });

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds since the Unix epoch, UTC. Shown and parsed as RFC 3339; stored as the integer, also where a format is
-/// read by programs alone.
+/// Milliseconds since the Unix epoch, UTC. Shown and parsed as RFC 3339; stored as the integer, also in binary
+/// formats.
 ///
 /// Arithmetic saturates: an instant read from a foreign file can be any number and must not end the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -306,7 +306,7 @@ impl Backfill {
         &self.path
     }
 
-    /// Reads about `budget` bytes more. Says whether there is more to read. `buffer` as for [`Tail::read`].
+    /// Reads at most `budget` bytes more. Says whether there is more to read. `buffer` as for [`Tail::read`].
     pub fn sum_up(&mut self, buffer: &mut [u8], budget: u64) -> bool {
         let Backfill { tail, end, reader, scratch, ledger, is_ended, .. } = self;
         let mut facts = Vec::new();

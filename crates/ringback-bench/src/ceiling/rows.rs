@@ -24,7 +24,7 @@ const DELIVERIES: &str = "
     CREATE TABLE event (event INTEGER PRIMARY KEY, id TEXT UNIQUE, body TEXT);
     CREATE TABLE delivery (delivery INTEGER PRIMARY KEY, state INTEGER, due_at INTEGER);
     CREATE INDEX pending ON delivery (due_at) WHERE state = 0;
-    CREATE TABLE attempt (delivery INTEGER, number INTEGER, at INTEGER, status INTEGER, error TEXT,
+    CREATE TABLE attempt (delivery INTEGER, number INTEGER, at INTEGER, status INTEGER,
         PRIMARY KEY (delivery, number)) WITHOUT ROWID";
 
 pub(super) struct Rows {
@@ -36,7 +36,7 @@ pub(super) struct Rows {
 impl Rows {
     pub(super) fn open(path: &Path, tables: Tables) -> Result<Rows> {
         let conn = Connection::open(path)?;
-        // As the program's own.
+        // Those of the program's settings that cost time.
         for (name, value) in [
             ("journal_mode", "WAL"),
             ("synchronous", "FULL"),

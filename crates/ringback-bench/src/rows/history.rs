@@ -106,31 +106,24 @@ impl History {
         });
         let began = Instant::now();
         let daemon = daemon::start(bench, &self.home, Vec::new(), more).await;
-        let mut active_ms = None;
         loop {
-            if active_ms.is_none() {
-                let stats = daemon.api_get("/api/stats").await.json();
-                if stats["active_sessions"] != ACTIVE || stats["total_sessions"] != self.paths.len() {
-                    // Each look costs the program time that it could use for the files.
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                    ensure!(began.elapsed() < PATIENCE, "the active sessions are not right: {stats}");
-                    continue;
-                }
-                active_ms = Some(millis(began));
+            let stats = daemon.api_get("/api/stats").await.json();
+            if stats["active_sessions"] == ACTIVE && stats["total_sessions"] == self.paths.len() {
+                break;
             }
+            ensure!(began.elapsed() < PATIENCE, "the active sessions are not right: {stats}");
+            // Each look costs the program time that it could use for the files.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let active_ms = millis(began);
+        loop {
             let listed = daemon.api_get("/api/sessions").await.json();
             let messages: u64 =
                 listed.as_array().into_iter().flatten().filter_map(|s| s["total_messages"].as_u64()).sum();
-            if messages == self.messages as u64
-                && let Some(active_ms) = active_ms
-            {
+            if messages == self.messages as u64 {
                 return Ok(Started { daemon, active_ms, sums_ms: millis(began) });
             }
-            ensure!(
-                began.elapsed() < PATIENCE,
-                "{messages} of {} messages, active: {active_ms:?}",
-                self.messages
-            );
+            ensure!(began.elapsed() < PATIENCE, "{messages} of {} messages", self.messages);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

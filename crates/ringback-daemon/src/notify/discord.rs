@@ -198,8 +198,9 @@ impl Discord {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(AUTHORIZATION, self.authorization.clone());
-        let url =
-            format!("{}{path}", self.api).parse().map_err(|error| Failure::Broken(format!("{error}")))?;
+        let url = format!("{}{path}", self.api)
+            .parse()
+            .map_err(|error: url::ParseError| Failure::Broken(error.to_string()))?;
         let (answer, body) = self
             .client
             .exchange(&url, headers, Bytes::from(body), attempt.time_left(), attempt.instant())

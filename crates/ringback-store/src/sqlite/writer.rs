@@ -106,7 +106,7 @@ impl Writer {
 
 /// A transaction in the making.
 pub(super) struct Batch<'c> {
-    /// The connection, inside a transaction and a savepoint.
+    /// The connection, inside a transaction.
     pub(super) conn: &'c Connection,
     /// Ids of endpoints.
     pub(super) endpoints: &'c mut Endpoints,
@@ -116,8 +116,6 @@ pub(super) struct Batch<'c> {
     pub(super) tally: Tally,
     /// What the writes before it counted.
     pub(super) whole: Tally,
-    /// Runs that were queued when the transaction began, once that was asked.
-    pub(super) queued_before: Option<i64>,
 }
 
 impl Batch<'_> {
@@ -230,7 +228,6 @@ impl Desk {
             open: &mut self.open,
             tally: Tally::default(),
             whole: Tally::default(),
-            queued_before: None,
         };
         batch.run("BEGIN IMMEDIATE").map_err(classify)?;
         for write in writes {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use ringback_model::delivery::{Answer, Reply};
 use ringback_model::{Failure, Timestamp};
@@ -74,6 +75,18 @@ async fn credentials_in_the_url_become_basic_authorization_and_leave_the_request
     assert_eq!(request.header("authorization"), Some("Basic Ym9iOnBAc3M="));
     assert_eq!(request.line, "POST /in HTTP/1.1");
     assert_eq!(request.header("referer"), None);
+}
+
+#[tokio::test]
+async fn an_authorization_of_the_endpoint_goes_before_that_of_its_url() {
+    let mut receiver = Receiver::answering(EMPTY_OK).await;
+    let url = format!("http://bob:p%40ss@{}/in", receiver.address).parse().unwrap();
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("Bearer 0123456789"))]);
+    let sent = client().send(&url, headers, Bytes::new(), AMPLE, Timestamp::from_millis(0)).await;
+    assert_eq!(sent.unwrap().status, 200);
+    let request = receiver.request().await;
+    let given: Vec<_> = request.headers.iter().filter(|(name, _)| name == "authorization").collect();
+    assert_eq!(given, [&("authorization".to_owned(), "Bearer 0123456789".to_owned())]);
 }
 
 #[tokio::test]

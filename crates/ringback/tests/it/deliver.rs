@@ -259,6 +259,9 @@ async fn durability_memory_keeps_no_event_on_disk() {
         })
         .to_string(),
     );
+    std::fs::create_dir_all(home.state_dir()).expect("a state directory");
+    let left = home.state_dir().join("observed");
+    std::fs::write(&left, "what an observer knew of s-in-memory-only").expect("a file");
     let daemon = home.up(ringback()).await;
     let session = Transcript::new(&home, "s-in-memory-only");
     session.prompt("go");
