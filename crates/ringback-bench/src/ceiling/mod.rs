@@ -33,7 +33,7 @@ pub(crate) struct Ceiling {
 
 impl Ceiling {
     pub(crate) fn start() -> Result<Ceiling> {
-        Ceiling::on(|path, name| Journal::open(path, name))
+        Ceiling::on(Journal::open)
     }
 
     /// With a journal of rows.
