@@ -84,7 +84,7 @@ impl Observer {
 mod tests {
     use super::*;
 
-    /// Every field of every part, each with a value of its own.
+    /// Every field of every part, each with a value of its own; only `earlier`, of the ledger's type, has none.
     const FILLED: &str = r#"{
         "format": 2, "version": "0", "sessions": [{
             "about": {

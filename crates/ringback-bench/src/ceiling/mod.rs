@@ -1,5 +1,5 @@
-//! The ceilings: what a program cannot do without, and nothing else. No retries, no limits, no state beyond a file or, to see what
-//! those cost, a few tables.
+//! The ceilings: what a program cannot do without, and nothing else. No retries, no limits, no state beyond a file or, to
+//! see what those cost, a few tables.
 //!
 //! They run on threads of their own in this process, so that they have what the program has: the rest of the machine.
 

@@ -84,20 +84,22 @@ impl Rows {
     fn put_event(&mut self, event: &str) -> Result<()> {
         self.written += 1;
         let id = event.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next()).context("no id")?;
+        let number = number(id)?;
         let sql = "INSERT INTO event (event, id, body) VALUES (?1, ?2, ?3)";
-        self.conn.prepare_cached(sql)?.execute(params![number(id)?, id, event])?;
+        self.conn.prepare_cached(sql)?.execute(params![number, id, event])?;
         let sql = "INSERT INTO delivery (delivery, state, due_at) VALUES (?1, 0, ?2)";
-        self.conn.prepare_cached(sql)?.execute(params![number(id)?, self.written])?;
+        self.conn.prepare_cached(sql)?.execute(params![number, self.written])?;
         Ok(())
     }
 
     fn put_outcome(&self, outcome: &str) -> Result<()> {
         let mut words = outcome.split(' ');
         let (id, status) = (words.next().context("no id")?, words.nth(1).context("no status")?);
+        let number = number(id)?;
         let sql = "UPDATE delivery SET state = 1 WHERE delivery = ?1 AND state = 0";
-        self.conn.prepare_cached(sql)?.execute([number(id)?])?;
+        self.conn.prepare_cached(sql)?.execute([number])?;
         let sql = "INSERT INTO attempt (delivery, number, at, status) VALUES (?1, 1, ?2, ?3)";
-        self.conn.prepare_cached(sql)?.execute(params![number(id)?, self.written, status])?;
+        self.conn.prepare_cached(sql)?.execute(params![number, self.written, status])?;
         Ok(())
     }
 }

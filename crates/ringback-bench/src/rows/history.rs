@@ -124,6 +124,7 @@ impl History {
                 return Ok(Started { daemon, active_ms, sums_ms: millis(began) });
             }
             ensure!(began.elapsed() < PATIENCE, "{messages} of {} messages", self.messages);
+            // Longer than above: this look is the more costly one, and what is waited for takes seconds.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
