@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ringback_model::{Endpoint, EndpointName, Secret, Timestamp};
 use ringback_store::{Ending, Store};
-use ringback_webhook::client::{self, Client};
+use ringback_webhook::Client;
 use ringback_webhook::guard::Policy;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -64,17 +64,6 @@ pub struct Changes {
     pub removed: usize,
 }
 
-/// The entries cannot be put in force now.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The store fails.
-    #[error(transparent)]
-    Store(#[from] ringback_store::Error),
-    /// A client cannot be made for an entry.
-    #[error(transparent)]
-    Client(#[from] client::Error),
-}
-
 impl Endpoints {
     /// Ends what is pending of entries that went away while nothing ran. `is_other` = the queue is somebody else's.
     ///
@@ -96,8 +85,8 @@ impl Endpoints {
     /// Puts these entries in the place of the present ones.
     ///
     /// # Errors
-    /// The store fails, or a client cannot be made; everything is as before then.
-    pub async fn apply(&mut self, entries: &[Endpoint]) -> Result<Changes, Error> {
+    /// The store fails; everything is as before then.
+    pub async fn apply(&mut self, entries: &[Endpoint]) -> Result<Changes, ringback_store::Error> {
         let lanes = self.lanes.clone();
         // The operator's hands rest too: what they disable is seen here, or done to the new lane.
         let switching = lanes.switch().await;
@@ -118,7 +107,7 @@ impl Endpoints {
             self.bring_back(&lane).await?;
             let lane = Arc::new(lane);
             if entry.enabled {
-                deliverers.push(self.deliverer(&lane)?);
+                deliverers.push(self.deliverer(&lane));
             }
             table.push(lane);
         }
@@ -167,18 +156,18 @@ impl Endpoints {
         Ok(())
     }
 
-    fn deliverer(&self, lane: &Arc<Lane>) -> Result<Deliverer, client::Error> {
+    fn deliverer(&self, lane: &Arc<Lane>) -> Deliverer {
         let allow = lane.endpoint.allow.clone();
-        Ok(Deliverer {
+        Deliverer {
             lane: Arc::clone(lane),
             store: Arc::clone(&self.journal),
-            client: self.client.under(Policy { allow, ..self.policy.clone() })?,
+            client: self.client.under(Policy { allow, ..self.policy.clone() }),
             feed: self.feed.clone(),
             mourner: None,
             patience: Some(self.patience.clone()),
             allowance: Arc::clone(&self.allowance),
             now: self.now,
-        })
+        }
     }
 
     /// Ends the queues of entries that are gone or off.

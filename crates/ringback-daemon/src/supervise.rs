@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::clock;
 use crate::config::{Config, Listen, Notify, Source};
 use crate::deliver::{Deliverer, Mourner, Patience};
-use crate::endpoints::{self, Endpoints};
+use crate::endpoints::Endpoints;
 use crate::env::Env;
 use crate::feed::Feed;
 use crate::follow::Follower;
@@ -157,10 +157,10 @@ impl Daemon {
         let policy = Policy { network: config.delivery.network, own_ports, ..Policy::default() };
         let client = client.await.map_err(|error| Error::Thread(error.into()))??;
         let client = match &config.delivery.proxies {
-            Some(proxies) => client.through(proxies.clone())?,
+            Some(proxies) => client.through(proxies.clone()),
             None => client,
         };
-        let client = client.under(policy.clone())?;
+        let client = client.under(policy.clone());
         let outlets = open_outlets(&config, &client, &opened.ledger).await?;
         let tokens = Tokens::default();
         let runs = Runs::open(run::Setup {
@@ -241,11 +241,7 @@ impl Daemon {
             deliverers: JoinSet::new(),
             closing: HashMap::new(),
         };
-        let started = endpoints.apply(&config.endpoints).await;
-        started.map_err(|error| match error {
-            endpoints::Error::Store(error) => store_error(error),
-            endpoints::Error::Client(error) => Error::Client(error),
-        })?;
+        endpoints.apply(&config.endpoints).await.map_err(store_error)?;
         endpoints.cancel_orphans(|name| is_outlet(&config, name)).await.map_err(store_error)?;
         let lanes = endpoints.lanes.clone();
         let health = Arc::new(Health::default());

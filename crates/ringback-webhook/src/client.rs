@@ -9,21 +9,28 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER};
-use reqwest::dns::Resolve;
-use reqwest::{Response, Url, redirect};
+use http::header::{ACCEPT, AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use percent_encoding::percent_decode_str;
 use ringback_model::delivery::{Answer, Reply};
 use ringback_model::{Failure, Timestamp};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
+use url::{Position, Url};
 
+use crate::connect::Connector;
 use crate::failure;
 use crate::guard::{self, Denied, Policy};
 use crate::proxy::{Proxies, Proxy};
 use crate::redact::Hidden;
-use crate::resolve::{Guarded, SystemResolver, is_ours};
+use crate::resolve::{Guarded, Resolve, SystemResolver, is_ours};
 
 /// How much of a response's body is read; at this point the connection is dropped and the status counts.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -52,7 +59,7 @@ pub struct Client {
 
 /// What clients of every policy have in common.
 struct Ground {
-    tls: ClientConfig,
+    tls: Arc<ClientConfig>,
     names: Arc<dyn Resolve>,
     proxies: Option<Proxies>,
     /// Those in use. Held for lookups only.
@@ -62,24 +69,21 @@ struct Ground {
 /// The connections under one policy. A pooled connection never serves another policy.
 struct Reach {
     policy: Arc<Policy>,
-    http: reqwest::Client,
+    http: Http,
     /// For URLs with one of ringback's own ports, which are allowed on other machines: made when there is one, since
     /// a resolver does not learn the port. Held for lookups only.
-    own_ports: Mutex<HashMap<u16, reqwest::Client>>,
+    own_ports: Mutex<HashMap<u16, Http>>,
     /// Those that go through a proxy and nowhere else: made when there is a URL for it. Held for lookups only.
-    proxied: Mutex<HashMap<Proxy, reqwest::Client>>,
+    proxied: Mutex<HashMap<Proxy, Http>>,
 }
 
-/// The client cannot be made.
+/// A pool of connections that are made in one way.
+type Http = legacy::Client<Connector, Full<Bytes>>;
+
+/// The client cannot be made: the TLS library refuses its own defaults.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The TLS library refuses its own defaults.
-    #[error("tls: {0}")]
-    Tls(#[from] rustls::Error),
-    /// The HTTP library cannot start.
-    #[error("http client: {0}")]
-    Http(#[from] reqwest::Error),
-}
+#[error("tls: {0}")]
+pub struct Error(#[from] rustls::Error);
 
 impl Client {
     /// A client under the default policy that trusts the platform's certificate authorities, or those in the PEM file
@@ -87,7 +91,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The TLS or HTTP library cannot be set up. A machine without certificate authorities is no error: plain http
+    /// The TLS library cannot be set up. A machine without certificate authorities is no error: plain http
     /// works there, and https says what is wrong.
     pub fn new() -> Result<Self, Error> {
         let found = rustls_native_certs::load_native_certs();
@@ -124,7 +128,8 @@ impl Client {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Client::on(Ground { tls, names, proxies: None, reaches: Mutex::default() }, Policy::default())
+        let ground = Ground { tls: tls.into(), names, proxies: None, reaches: Mutex::default() };
+        Ok(Client::on(ground, Policy::default()))
     }
 
     /// The same client, with the URLs that these are for going through these proxies.
@@ -132,29 +137,19 @@ impl Client {
     /// A proxy may be at any address that is not refused always. What it is asked for is judged before: a URL as
     /// always, and the addresses of a name as far as they are known here. Where the proxy then connects to is its own
     /// doing.
-    ///
-    /// # Errors
-    ///
-    /// The HTTP library cannot be set up.
-    pub fn through(&self, proxies: Proxies) -> Result<Self, Error> {
-        let (tls, names) = (self.ground.tls.clone(), Arc::clone(&self.ground.names));
+    pub fn through(&self, proxies: Proxies) -> Self {
+        let (tls, names) = (Arc::clone(&self.ground.tls), Arc::clone(&self.ground.names));
         let ground = Ground { tls, names, proxies: Some(proxies), reaches: Mutex::default() };
         Client::on(ground, Policy::clone(&self.reach.policy))
     }
 
-    fn on(ground: Ground, policy: Policy) -> Result<Self, Error> {
-        let ground = Arc::new(ground);
-        let reach = ground.reach(policy)?;
-        Ok(Client { reach, ground })
+    fn on(ground: Ground, policy: Policy) -> Self {
+        Client { reach: ground.reach(policy), ground: Arc::new(ground) }
     }
 
     /// The same client under another policy. All clients of equal policies share their connections.
-    ///
-    /// # Errors
-    ///
-    /// The HTTP library cannot be set up.
-    pub fn under(&self, policy: Policy) -> Result<Self, Error> {
-        Ok(Client { reach: self.ground.reach(policy)?, ground: Arc::clone(&self.ground) })
+    pub fn under(&self, policy: Policy) -> Self {
+        Client { reach: self.ground.reach(policy), ground: Arc::clone(&self.ground) }
     }
 
     /// Makes one attempt: POSTs `body` with `headers` to `url` and reads the answer, all within `timeout`.
@@ -193,34 +188,35 @@ impl Client {
         if let Some(credentials) = proxy.as_ref().and_then(|proxy| proxy.credentials.clone()) {
             hidden = hidden.and_headers(&HeaderMap::from_iter([(PROXY_AUTHORIZATION, credentials)]));
         }
-        let failed = |error: reqwest::Error| failure::classify(&error, &hidden);
+        let request = request(url, headers, body, proxy.as_ref())
+            .ok_or_else(|| Failure::Broken("the request could not be made".to_owned()))?;
         let http = match &proxy {
-            Some(proxy) => self.proxied(proxy, &hidden)?,
-            None => self.http(url).map_err(failed)?,
+            Some(proxy) => self.proxied(proxy)?,
+            None => self.http(url),
         };
         let began = Instant::now();
         let exchange = async {
             if proxy.is_some() {
                 self.vet_name(url).await?;
             }
-            let request = request(&http, url, headers, body).map_err(failed)?;
-            let response = http.execute(request).await.map_err(failed)?;
-            read(response, url, &hidden, began, now).await.map_err(failed)
+            let response = http
+                .request(request)
+                .await
+                .map_err(|error| failure::classify(&error, error.is_connect(), &hidden))?;
+            read(response, url, &hidden, began, now)
+                .await
+                .map_err(|error| failure::classify(&error, false, &hidden))
         };
         tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(Failure::Timeout))
     }
 
     /// What makes connections to a proxy.
-    fn proxied(&self, proxy: &Proxy, hidden: &Hidden) -> Result<reqwest::Client, Failure> {
+    fn proxied(&self, proxy: &Proxy) -> Result<Http, Failure> {
         let policy = Proxy::policy(&self.reach.policy.own_ports);
         proxy.vet(&policy).map_err(|denied| Failure::Blocked(format!("the proxy: {denied}")))?;
         let mut proxied = self.reach.proxied.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(http) = proxied.get(proxy) {
-            return Ok(http.clone());
-        }
-        let http = self.ground.proxied(proxy, policy).map_err(|error| failure::classify(&error, hidden))?;
-        proxied.insert(proxy.clone(), http.clone());
-        Ok(http)
+        let made = proxied.entry(proxy.clone()).or_insert_with(|| self.ground.proxied(proxy, policy));
+        Ok(made.clone())
     }
 
     /// Judges the addresses of a URL's name where somebody else will look it up to connect. One that is not known
@@ -228,9 +224,9 @@ impl Client {
     async fn vet_name(&self, url: &Url) -> Result<(), Failure> {
         let policy = &self.reach.policy;
         let port = url.port_or_known_default().filter(|port| policy.own_ports.contains(port));
-        let Some(Ok(name)) = url.domain().map(str::parse) else { return Ok(()) };
+        let Some(name) = url.domain() else { return Ok(()) };
         let names = self.ground.guarded(Arc::clone(policy), port.unwrap_or(0));
-        match tokio::time::timeout(LOOKUP, names.resolve(name)).await {
+        match tokio::time::timeout(LOOKUP, names.look_up(name)).await {
             Ok(Err(error)) => match error.downcast_ref::<Denied>() {
                 Some(denied) => Err(Failure::Blocked(denied.to_string())),
                 None => Ok(()),
@@ -240,19 +236,14 @@ impl Client {
     }
 
     /// What makes connections to a URL's port.
-    fn http(&self, url: &Url) -> Result<reqwest::Client, reqwest::Error> {
+    fn http(&self, url: &Url) -> Http {
         let reach = &self.reach;
         let Some(port) = url.port_or_known_default().filter(|port| reach.policy.own_ports.contains(port))
         else {
-            return Ok(reach.http.clone());
+            return reach.http.clone();
         };
         let mut own_ports = reach.own_ports.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(http) = own_ports.get(&port) {
-            return Ok(http.clone());
-        }
-        let http = self.ground.http(&reach.policy, port)?;
-        own_ports.insert(port, http.clone());
-        Ok(http)
+        own_ports.entry(port).or_insert_with(|| self.ground.http(&reach.policy, port)).clone()
     }
 }
 
@@ -263,13 +254,13 @@ impl fmt::Debug for Client {
 }
 
 impl Ground {
-    fn reach(&self, policy: Policy) -> Result<Arc<Reach>, Error> {
+    fn reach(&self, policy: Policy) -> Arc<Reach> {
         let mut reaches = self.reaches.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reach) = reaches.get(&policy).and_then(Weak::upgrade) {
-            return Ok(reach);
+            return reach;
         }
         let policy = Arc::new(policy);
-        let http = self.http(&policy, 0)?;
+        let http = self.http(&policy, 0);
         let reach = Arc::new(Reach {
             policy: Arc::clone(&policy),
             http,
@@ -278,64 +269,81 @@ impl Ground {
         });
         reaches.retain(|_, reach| reach.strong_count() > 0);
         reaches.insert(policy, Arc::downgrade(&reach));
-        Ok(reach)
+        reach
     }
 
-    fn http(&self, policy: &Arc<Policy>, own_port: u16) -> Result<reqwest::Client, reqwest::Error> {
-        self.builder(self.guarded(Arc::clone(policy), own_port)).build()
+    fn http(&self, policy: &Arc<Policy>, own_port: u16) -> Http {
+        pool(Connector::direct(&self.tls, self.guarded(Arc::clone(policy), own_port)))
     }
 
-    /// A client that connects to this proxy and nothing else.
-    fn proxied(&self, proxy: &Proxy, policy: Policy) -> Result<reqwest::Client, reqwest::Error> {
+    /// Connections to this proxy and nothing else.
+    fn proxied(&self, proxy: &Proxy, policy: Policy) -> Http {
         let port = proxy.url.port_or_known_default().filter(|port| policy.own_ports.contains(port));
-        let mut all = reqwest::Proxy::all(proxy.url.clone())?;
-        if let Some(credentials) = &proxy.credentials {
-            all = all.custom_http_auth(credentials.clone());
-        }
-        self.builder(self.guarded(Arc::new(policy), port.unwrap_or(0))).proxy(all).build()
+        let names = self.guarded(Arc::new(policy), port.unwrap_or(0));
+        pool(Connector::proxied(&self.tls, names, &proxy.uri, proxy.credentials.as_ref()))
     }
 
     fn guarded(&self, policy: Arc<Policy>, own_port: u16) -> Guarded {
         Guarded { names: Arc::clone(&self.names), policy, own_port }
     }
-
-    fn builder(&self, guarded: Guarded) -> reqwest::ClientBuilder {
-        #[expect(clippy::disallowed_methods, reason = "this is the one guarded client")]
-        reqwest::Client::builder()
-            .tls_backend_preconfigured(self.tls.clone())
-            .dns_resolver(guarded)
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .http1_only()
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(IDLE_PER_HOST)
-            .pool_idle_timeout(IDLE_FOR)
-    }
 }
 
-/// A request with these headers, and an authorization made of the URL's credentials where they have none.
+fn pool(connector: Connector) -> Http {
+    #[expect(clippy::disallowed_methods, reason = "this is the one guarded client")]
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_max_idle_per_host(IDLE_PER_HOST)
+        .pool_idle_timeout(IDLE_FOR)
+        .build(connector)
+}
+
+/// A request with these headers, and an authorization made of the URL's credentials where they have none. `None` = the
+/// URL cannot be asked for.
 fn request(
-    http: &reqwest::Client,
     url: &Url,
-    headers: HeaderMap,
+    mut headers: HeaderMap,
     body: Bytes,
-) -> Result<reqwest::Request, reqwest::Error> {
-    let mut request = http.post(url.clone()).body(body).build()?;
-    let basic = std::mem::replace(request.headers_mut(), headers).remove(AUTHORIZATION);
-    if let Some(basic) = basic {
-        request.headers_mut().entry(AUTHORIZATION).or_insert(basic);
+    proxy: Option<&Proxy>,
+) -> Option<Request<Full<Bytes>>> {
+    let uri: Uri = if url.username().is_empty() && url.password().is_none() {
+        url[..Position::AfterQuery].parse().ok()?
+    } else {
+        headers.entry(AUTHORIZATION).or_insert(basic(url)?);
+        let (scheme, rest) =
+            (&url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterQuery]);
+        format!("{scheme}{rest}").parse().ok()?
+    };
+    if url.scheme() == "http"
+        && let Some(credentials) = proxy.and_then(|proxy| proxy.credentials.clone())
+    {
+        headers.insert(PROXY_AUTHORIZATION, credentials);
     }
-    Ok(request)
+    // Firewalls take a request without it for a robot's.
+    headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    Some(request)
+}
+
+/// The `Basic` authorization of a URL's user and password.
+fn basic(url: &Url) -> Option<HeaderValue> {
+    let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+    let (user, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
+    let mut value: HeaderValue =
+        format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).parse().ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 async fn read(
-    mut response: Response,
+    mut response: Response<Incoming>,
     url: &Url,
     hidden: &Hidden,
     began: Instant,
     now: Timestamp,
-) -> Result<(Answer, Vec<u8>), reqwest::Error> {
+) -> Result<(Answer, Vec<u8>), hyper::Error> {
     let answered_at = now.plus(began.elapsed());
     let status = response.status();
     let headers = response.headers();
@@ -348,8 +356,10 @@ async fn read(
     };
     let mut body = Vec::new();
     while body.len() < BODY_LIMIT
-        && let Some(chunk) = response.chunk().await?
+        && let Some(frame) = response.frame().await
     {
+        // Trailers are no data.
+        let Ok(chunk) = frame?.into_data() else { continue };
         let wanted = chunk.len().min(BODY_LIMIT - body.len());
         body.extend_from_slice(&chunk[..wanted]);
     }

@@ -13,8 +13,8 @@ use crate::resolve::ResolveError;
 /// Longest text of a failure.
 const TEXT_BYTES: usize = 200;
 
-/// Says why an attempt got no answer.
-pub(crate) fn classify(error: &reqwest::Error, hidden: &Hidden) -> Failure {
+/// Says why an attempt got no answer. `is_connecting`: before there was a connection.
+pub(crate) fn classify(error: &(dyn Error + 'static), is_connecting: bool, hidden: &Hidden) -> Failure {
     let text = |error: &dyn Error| hidden.clean(&error.to_string(), TEXT_BYTES);
     let causes = causes(error);
     for cause in &causes {
@@ -30,7 +30,7 @@ pub(crate) fn classify(error: &reqwest::Error, hidden: &Hidden) -> Failure {
     }
     for cause in &causes {
         if let Some(io) = cause.downcast_ref::<io::Error>()
-            && let Some(failure) = from_kind(io.kind(), error.is_connect())
+            && let Some(failure) = from_kind(io.kind(), is_connecting)
         {
             return failure;
         }
@@ -62,11 +62,11 @@ fn from_kind(kind: io::ErrorKind, connecting: bool) -> Option<Failure> {
     }
 }
 
-/// Everything below the library's own error, outermost first. `io::Error` passes over the error it wraps, so that
+/// The error and everything below it, outermost first. `io::Error` passes over the error it wraps, so that
 /// one is looked up by hand.
-fn causes(error: &reqwest::Error) -> Vec<&(dyn Error + 'static)> {
-    let mut causes: Vec<&(dyn Error + 'static)> = Vec::new();
-    let mut next = error.source();
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
+    let mut causes: Vec<&'a (dyn Error + 'static)> = Vec::new();
+    let mut next = Some(error);
     while let Some(cause) = next {
         causes.push(cause);
         next = match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {

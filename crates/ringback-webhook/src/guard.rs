@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use reqwest::Url;
+use url::Url;
 
 /// The network profile: which addresses are allowed before `allow` adds some.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -18,9 +18,11 @@ pub mod senders;
 pub mod sign;
 pub mod verify;
 
+mod connect;
 mod failure;
 mod redact;
 mod resolve;
 
 pub use client::Client;
+pub use resolve::{Resolve, Resolving};
 pub use sign::Key;

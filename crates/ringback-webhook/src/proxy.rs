@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use reqwest::Url;
+use url::Url;
 
 use crate::guard::{self, Denied, Network, Policy};
 use crate::resolve::is_ours;
@@ -32,6 +32,8 @@ pub struct BadProxy {
 pub(crate) struct Proxy {
     /// Without credentials.
     pub(crate) url: Url,
+    /// The same.
+    pub(crate) uri: Uri,
     /// `Proxy-Authorization`.
     pub(crate) credentials: Option<HeaderValue>,
 }
@@ -68,12 +70,13 @@ impl Proxies {
 
     fn of(&self, uri: &Uri) -> Option<Proxy> {
         let found = self.0.intercept(uri)?;
-        let url = Url::parse(&found.uri().to_string()).ok()?;
+        let uri = found.uri().clone();
+        let url = Url::parse(&uri.to_string()).ok()?;
         let mut credentials = found.basic_auth().cloned();
         if let Some(value) = &mut credentials {
             value.set_sensitive(true);
         }
-        matches!(url.scheme(), "http" | "https").then_some(Proxy { url, credentials })
+        matches!(url.scheme(), "http" | "https").then_some(Proxy { url, uri, credentials })
     }
 }
 
@@ -168,7 +171,7 @@ mod tests {
             ("http://metadata.google.internal/", false),
             ("http://127.0.0.1:7421/", false),
         ] {
-            let proxy = Proxy { url: Url::parse(url).unwrap(), credentials: None };
+            let proxy = Proxy { url: url.parse().unwrap(), uri: url.parse().unwrap(), credentials: None };
             assert_eq!(proxy.vet(&policy).is_ok(), is_allowed, "{url}");
         }
     }

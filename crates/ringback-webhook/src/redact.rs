@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
-use reqwest::Url;
+use url::Url;
 
 /// The parts of one URL that are not repeated anywhere, as written and percent-decoded: user, password, the `Basic`
 /// authorization made of them, and every path segment and query part of at least [`SHORTEST`] characters. Shorter

@@ -1,16 +1,31 @@
 //! Names to addresses. Every connection of the client asks here, at the moment it is made, and goes only to the
 //! addresses that it gets: a name that meant another address a moment ago is judged by what it means now.
 
+use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::vec;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use hyper_util::client::legacy::connect::dns::Name;
+use tower_service::Service;
 
 use crate::guard::{self, Policy};
 
+/// A place where names are looked up.
+pub trait Resolve: Send + Sync + 'static {
+    /// The addresses of a name, at this moment.
+    fn resolve(&self, name: &str) -> Resolving;
+}
+
+/// The answer of a [`Resolve`].
+pub type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
+
 /// Passes on the addresses of a name if the policy allows every one of them. An answer with a single refused address
 /// is refused as a whole: nobody has a good reason to give one.
+#[derive(Clone)]
 pub(crate) struct Guarded {
     /// Where names are looked up.
     pub(crate) names: Arc<dyn Resolve>,
@@ -35,34 +50,51 @@ pub(crate) enum ResolveError {
     NoAddress,
 }
 
-impl Resolve for Guarded {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Guarded {
+    /// The addresses of a name, all of them allowed, without ports.
+    ///
+    /// # Errors
+    /// [`guard::Denied`] or [`ResolveError`].
+    pub(crate) fn look_up(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<Vec<SocketAddr>, Box<dyn Error + Send + Sync>>> + Send + use<> {
         let found = self.names.resolve(name);
         let (policy, port) = (Arc::clone(&self.policy), self.own_port);
-        Box::pin(async move {
-            let mut found: Vec<SocketAddr> = found.await?.collect();
-            for address in &mut found {
-                guard::vet(address.ip(), port, &policy, is_ours)?;
-                // The connector would take any other port for the one to go to.
-                address.set_port(0);
+        async move {
+            let found = found.await.map_err(ResolveError::Lookup)?;
+            for ip in &found {
+                guard::vet(*ip, port, &policy, is_ours)?;
             }
+            // The connector puts the URL's port in the place of zero.
+            let found = found.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect();
             let addresses = without_unroutable(found, has_route);
-            if addresses.is_empty() {
-                return Err(ResolveError::NoAddress.into());
-            }
-            let addresses: Addrs = Box::new(addresses.into_iter());
-            Ok(addresses)
-        })
+            if addresses.is_empty() { Err(ResolveError::NoAddress.into()) } else { Ok(addresses) }
+        }
+    }
+}
+
+impl Service<Name> for Guarded {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let found = self.look_up(name.as_str());
+        Box::pin(async move { found.await.map(Vec::into_iter) })
     }
 }
 
 impl Resolve for SystemResolver {
-    fn resolve(&self, name: Name) -> Resolving {
+    fn resolve(&self, name: &str) -> Resolving {
+        let name = name.to_owned();
         Box::pin(async move {
-            // The port is a placeholder: the connector puts the URL's in its place.
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(ResolveError::Lookup)?;
-            let addresses: Addrs = Box::new(found.collect::<Vec<_>>().into_iter());
-            Ok(addresses)
+            let found = tokio::net::lookup_host((name, 0)).await?;
+            Ok(found.map(|address| address.ip()).collect())
         })
     }
 }

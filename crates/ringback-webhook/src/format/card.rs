@@ -1,8 +1,8 @@
 //! What is shown to a person, before any destination's format.
 
-use reqwest::Url;
 use ringback_model::ping::Embed;
 use ringback_model::ping::embed::{Button, Color, Field, MAX_BUTTONS, URL_BYTES};
+use url::Url;
 
 /// A message with a heading, or a plain text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

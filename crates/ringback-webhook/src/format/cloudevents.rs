@@ -1,11 +1,11 @@
 //! CloudEvents 1.0, structured mode: the event as it is, in an envelope that any sink knows.
 
 use bytes::Bytes;
-use reqwest::Url;
 use ringback_model::Event;
 use ringback_model::event::EventKind;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use url::Url;
 
 use super::Request;
 

@@ -3,11 +3,11 @@
 //! Owns: what of a card goes into which part, and Discord's limits on texts. Nobody is mentioned, whatever a text says.
 //! A heading makes a card, which is one part; a text is as many parts as it needs.
 
-use reqwest::Url;
 use ringback_model::delivery::Answer;
 use ringback_model::ping::Color;
 use ringback_model::ping::embed::{self, Field};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use super::card::Card;
 use super::text::{cut, cut_escaped, on_one_line, split, units};

@@ -23,10 +23,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
-use reqwest::Url;
 use ringback_model::delivery::Answer;
 use ringback_model::{Event, Format};
 use serde::Deserialize;
+use url::Url;
 
 pub use card::{Card, Urgency};
 

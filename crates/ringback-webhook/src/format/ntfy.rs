@@ -4,10 +4,10 @@
 //! A message is plain text of at most 4,096 bytes; what is longer would become an attached file.
 
 use percent_encoding::percent_decode_str;
-use reqwest::Url;
 use ringback_model::delivery::Answer;
 use ringback_model::ping::Color;
 use serde_json::{Value, json};
+use url::Url;
 
 use super::Request;
 use super::card::{Card, Urgency};

@@ -4,9 +4,9 @@
 //! anybody's making. Limits: a text 40,000 characters, a heading 150, a section 3,000, one of its ten fields 2,000, a
 //! button 75; fifty blocks.
 
-use reqwest::Url;
 use ringback_model::delivery::Answer;
 use serde_json::{Value, json};
+use url::Url;
 
 use super::Request;
 use super::card::Card;

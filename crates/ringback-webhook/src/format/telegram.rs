@@ -3,10 +3,10 @@
 //! Formatting goes beside the text, as ranges of UTF-16 units, and not into it: no text can be markup, and none can
 //! fail to parse. A text has at most 4,096 units.
 
-use reqwest::Url;
 use ringback_model::delivery::Answer;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use url::Url;
 
 use super::card::Card;
 use super::text::{cut, on_one_line, split, units};
