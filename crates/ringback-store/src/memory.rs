@@ -238,13 +238,13 @@ impl Tables {
         queued.delivery.state = state;
         queued.delivery.due_at = at;
         let number = queued.event;
-        let is_open = self.events.get(&number).is_some_and(|kept| {
-            let mut states = kept.deliveries.iter().filter_map(|id| self.deliveries.get(id));
-            states.any(|q| q.delivery.state == DeliveryState::Pending)
-        });
-        if !is_open {
-            self.finish(number, at);
+        let Some(kept) = self.events.get(&number) else { return };
+        let all = || kept.deliveries.iter().filter_map(|id| self.deliveries.get(id)).map(|q| &q.delivery);
+        if all().any(|delivery| delivery.state == DeliveryState::Pending) {
+            return;
         }
+        let last_end = all().map(|delivery| delivery.due_at).max();
+        self.finish(number, last_end.unwrap_or(at));
     }
 
     fn replay(&mut self, replay: &Replay, now: Timestamp) -> u64 {

@@ -17,20 +17,39 @@ impl Batch<'_> {
     pub(super) fn prune(&mut self, cutoff: Timestamp, max_bytes: u64) -> Result<(Pruned, bool)> {
         let oldest: Vec<(i64, i64)> = self
             .conn
-            .prepare_cached("SELECT event, ended_at FROM finished ORDER BY ended_at, event LIMIT ?1")?
+            .prepare_cached("SELECT event, ended_at FROM ended ORDER BY ended_at, event LIMIT ?1")?
             .query_map([EVENTS_AT_ONCE as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_>>()?;
         let mut pruned = Pruned::default();
+        let mut may_be_more = oldest.len() == EVENTS_AT_ONCE;
         for (event, ended_at) in &oldest {
             if *ended_at >= cutoff.as_millis() && used_bytes(self.conn)? <= max_bytes {
                 return Ok((pruned, false));
             }
+            self.conn
+                .prepare_cached("DELETE FROM ended WHERE ended_at = ?1 AND event = ?2")?
+                .execute([ended_at, event])?;
+            // It may have been replayed since.
+            let (is_pending, last_end): (bool, Option<i64>) = self
+                .conn
+                .prepare_cached(
+                    "SELECT ifnull(min(state) = 0, 0), max(due_at) FROM delivery WHERE event = ?1",
+                )?
+                .query_row([event], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            if is_pending {
+                continue;
+            }
+            if let Some(last_end) = last_end.filter(|last_end| last_end > ended_at) {
+                self.finish(*event, Timestamp::from_millis(last_end))?;
+                may_be_more = true;
+                continue;
+            }
             pruned.deliveries +=
                 self.conn.prepare_cached("DELETE FROM delivery WHERE event = ?1")?.execute([event])? as u64;
-            self.conn.prepare_cached("DELETE FROM event WHERE event = ?1")?.execute([event])?;
-            pruned.events += 1;
+            pruned.events +=
+                self.conn.prepare_cached("DELETE FROM event WHERE event = ?1")?.execute([event])? as u64;
         }
-        Ok((pruned, oldest.len() == EVENTS_AT_ONCE))
+        Ok((pruned, may_be_more))
     }
 
     /// Gives free pages back to the file system. Says whether there are more.

@@ -74,8 +74,6 @@ impl Batch<'_> {
                      WHERE delivery = ?1",
                 )?
                 .execute(params![id.0, now.as_millis()])?;
-            // With pending work again, the event is nothing to prune.
-            self.conn.prepare_cached("DELETE FROM finished WHERE event = ?1")?.execute([event])?;
             self.open.reopens(event);
             self.tally.replayed(endpoint, was);
             replayed += 1;

@@ -144,8 +144,8 @@ const DERIVED: &str = "
     UPDATE delivery SET replayed_at = NULL WHERE typeof(replayed_at) NOT IN ('integer', 'null');
     UPDATE endpoint SET pending =
         (SELECT count(*) FROM delivery d WHERE d.endpoint = endpoint.endpoint AND d.state = 0);
-    INSERT INTO finished (event, ended_at)
-        SELECT e.event, coalesce((SELECT max(d.due_at) FROM delivery d WHERE d.event = e.event), e.recorded_at)
+    INSERT INTO ended (ended_at, event)
+        SELECT coalesce((SELECT max(d.due_at) FROM delivery d WHERE d.event = e.event), e.recorded_at), e.event
         FROM event e
         WHERE NOT EXISTS (SELECT 1 FROM delivery d WHERE d.event = e.event AND d.state = 0);
     INSERT INTO tally (events) SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM tally);

@@ -125,8 +125,8 @@ impl Batch<'_> {
     /// Puts an event where [`Batch::prune`] finds it.
     pub(super) fn finish(&self, event: i64, at: Timestamp) -> Result<()> {
         self.conn
-            .prepare_cached("INSERT OR REPLACE INTO finished (event, ended_at) VALUES (?1, ?2)")?
-            .execute(params![event, at.as_millis()])?;
+            .prepare_cached("INSERT OR IGNORE INTO ended (ended_at, event) VALUES (?1, ?2)")?
+            .execute(params![at.as_millis(), event])?;
         Ok(())
     }
 }

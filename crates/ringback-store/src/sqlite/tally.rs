@@ -165,19 +165,22 @@ impl Change {
             last.error,
             last.started_at.as_millis()
         ];
+        // Not by RETURNING, which builds a table for its one row.
         let answers: i64 = conn
-            .prepare_cached(
-                "UPDATE endpoint SET pending = pending + ?2, delivered = delivered + ?3, failed = failed + ?4,
+            .prepare_cached("SELECT answers FROM endpoint WHERE endpoint = ?1")?
+            .query_row([endpoint], |row| row.get(0))?;
+        conn.prepare_cached(
+            "UPDATE endpoint SET pending = pending + ?2, delivered = delivered + ?3, failed = failed + ?4,
                      dead = dead + ?5, cancelled = cancelled + ?6, answers = answers + ?7, last_status = ?8,
                      last_error = ?9, last_attempt_at = ?10
-                 WHERE endpoint = ?1 RETURNING answers",
-            )?
-            .query_row(counts, |row| row.get(0))?;
+                 WHERE endpoint = ?1",
+        )?
+        .execute(counts)?;
         let mut put = conn.prepare_cached(
             "INSERT OR REPLACE INTO latency (endpoint, place, duration_ms) VALUES (?1, ?2, ?3)",
         )?;
         let older = self.answers_ms.len().saturating_sub(WINDOW);
-        for (number, ms) in (answers - added..).zip(self.answers_ms).skip(older) {
+        for (number, ms) in (answers..).zip(self.answers_ms).skip(older) {
             put.execute(params![endpoint, number.rem_euclid(WINDOW as i64), integer(ms)])?;
         }
         Ok(())

@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 use ringback_model::{Activity, DeliveryState, SessionId};
 use ringback_store::contract::ledger::{accept, key, run, run_id, working};
 use ringback_store::contract::{ended, endpoint, event, t, told};
-use ringback_store::{Accept, Accepted, DeliveryQuery, EndpointStatus, Ledger, Save, Store, Totals};
+use ringback_store::{
+    Accept, Accepted, DeliveryQuery, EndpointStatus, Ledger, Prune, Pruned, Save, Store, Totals,
+};
 
 use crate::open;
 
@@ -178,6 +181,12 @@ async fn a_version_1_file_goes_on_and_takes_runs() {
     let totals = Totals { events: 5, pending: 2, delivered: 2, ..Totals::default() };
     assert_eq!(store.totals().await, Ok(totals));
     assert_eq!(store.queued(10).await, Ok(vec![run(1, 9002)]));
+    let everything = Prune { now: t(10_000), keep_for: Duration::ZERO, max_bytes: u64::MAX };
+    assert_eq!(
+        store.prune(everything).await,
+        Ok(Pruned { events: 3, deliveries: 2 }),
+        "1, 2 and 4 have ended"
+    );
 }
 
 #[tokio::test]
