@@ -14,12 +14,19 @@ use ringback_daemon::env::Env;
 
 use crate::exit_code::Error;
 
+/// One process of one user: more would only be more memory.
+const MOST_WORKERS: usize = 8;
+
 fn main() -> ExitCode {
     let args = cli::Args::parse();
     log(&args);
     // The API client needs a process-wide provider; the delivery client names its own.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers(std::thread::available_parallelism().map_or(1, usize::from)))
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => return Error::failed(format!("cannot start: {e}")).report(),
     };
@@ -32,6 +39,12 @@ fn main() -> ExitCode {
     }
 }
 
+/// How many threads the tasks share on so many cores. The store and the observer have threads of their own and need a
+/// core: more tasks at once would take it from them, and be woken across threads for little work each.
+fn workers(cores: usize) -> usize {
+    cores.saturating_sub(1).clamp(1, MOST_WORKERS)
+}
+
 fn log(args: &cli::Args) {
     use tracing_subscriber::EnvFilter;
     let filter =
@@ -41,5 +54,15 @@ fn log(args: &cli::Args) {
     match args.log {
         cli::LogFormat::Json => builder.json().init(),
         cli::LogFormat::Human => builder.with_ansi(colour).with_target(false).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tasks_leave_a_core_to_the_threads() {
+        assert_eq!([0, 1, 2, 4, 9, 64].map(workers), [1, 1, 1, 3, 8, 8]);
     }
 }
