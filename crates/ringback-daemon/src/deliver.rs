@@ -50,6 +50,8 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 const BUG_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// How long attempts in flight may go on once the daemon stops.
 const GRACE: Duration = Duration::from_secs(10);
+/// Claims of one query, in rounds of all slots. They wait in memory, with their bodies.
+const CLAIMED_ROUNDS: usize = 16;
 /// Claims of one query at an ordered endpoint, at least: most of them may be of one session.
 const ORDERED_CLAIMS: usize = 64;
 
@@ -311,8 +313,8 @@ impl<W: Wire> Deliverer<W> {
     /// Takes what is due; if that is nothing, says when something will be.
     async fn claim(&self, now: Timestamp, room: usize) -> Result<Turn, ringback_store::Error> {
         let Endpoint { name, concurrency, ordered, .. } = &self.lane.endpoint;
-        // A few rounds of slots at once: one query serves many attempts.
-        let round = concurrency * 4;
+        // Many rounds of slots at once: while the store is asked, slots that become free stay so.
+        let round = concurrency * CLAIMED_ROUNDS;
         if *ordered {
             let limit = round.max(ORDERED_CLAIMS).min(room);
             return self.store.claim_in_order(name, now, limit, FOR_GOOD).await;
