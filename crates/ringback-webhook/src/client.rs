@@ -9,8 +9,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
@@ -18,7 +16,6 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use percent_encoding::percent_decode_str;
 use ringback_model::delivery::{Answer, Reply};
 use ringback_model::{Failure, Timestamp};
 use rustls::{ClientConfig, RootCertStore};
@@ -29,7 +26,7 @@ use crate::connect::Connector;
 use crate::failure;
 use crate::guard::{self, Denied, Policy};
 use crate::proxy::{Proxies, Proxy};
-use crate::redact::Hidden;
+use crate::redact::{self, Hidden};
 use crate::resolve::{Guarded, Resolve, SystemResolver, is_ours};
 
 /// How much of a response's body is read; at this point the connection is dropped and the status counts.
@@ -308,7 +305,7 @@ fn request(
     let uri: Uri = if url.username().is_empty() && url.password().is_none() {
         url[..Position::AfterQuery].parse().ok()?
     } else {
-        headers.entry(AUTHORIZATION).or_insert(basic(url)?);
+        headers.entry(AUTHORIZATION).or_insert(authorization(url)?);
         let (scheme, rest) =
             (&url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterQuery]);
         format!("{scheme}{rest}").parse().ok()?
@@ -328,11 +325,8 @@ fn request(
 }
 
 /// The `Basic` authorization of a URL's user and password.
-fn basic(url: &Url) -> Option<HeaderValue> {
-    let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
-    let (user, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
-    let mut value: HeaderValue =
-        format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).parse().ok()?;
+fn authorization(url: &Url) -> Option<HeaderValue> {
+    let mut value: HeaderValue = format!("Basic {}", redact::basic(url)).parse().ok()?;
     value.set_sensitive(true);
     Some(value)
 }

@@ -32,7 +32,7 @@ pub struct BadProxy {
 pub(crate) struct Proxy {
     /// Without credentials.
     pub(crate) url: Url,
-    /// The same.
+    /// The same, as the connector takes it.
     pub(crate) uri: Uri,
     /// `Proxy-Authorization`.
     pub(crate) credentials: Option<HeaderValue>,
@@ -70,13 +70,11 @@ impl Proxies {
 
     fn of(&self, uri: &Uri) -> Option<Proxy> {
         let found = self.0.intercept(uri)?;
-        let uri = found.uri().clone();
-        let url = Url::parse(&uri.to_string()).ok()?;
         let mut credentials = found.basic_auth().cloned();
         if let Some(value) = &mut credentials {
             value.set_sensitive(true);
         }
-        matches!(url.scheme(), "http" | "https").then_some(Proxy { url, uri, credentials })
+        Proxy::at(found.uri().clone(), credentials)
     }
 }
 
@@ -87,6 +85,12 @@ impl fmt::Debug for Proxies {
 }
 
 impl Proxy {
+    /// `None` = nothing that can be asked in HTTP.
+    fn at(uri: Uri, credentials: Option<HeaderValue>) -> Option<Proxy> {
+        let url = Url::parse(&uri.to_string()).ok()?;
+        matches!(url.scheme(), "http" | "https").then_some(Proxy { url, uri, credentials })
+    }
+
     /// What the way to the proxy is judged by: whoever named it wants it reached, wherever it is, but not at what is
     /// never reached.
     pub(crate) fn policy(own_ports: &BTreeSet<u16>) -> Policy {
@@ -171,7 +175,7 @@ mod tests {
             ("http://metadata.google.internal/", false),
             ("http://127.0.0.1:7421/", false),
         ] {
-            let proxy = Proxy { url: url.parse().unwrap(), uri: url.parse().unwrap(), credentials: None };
+            let proxy = Proxy::at(url.parse().unwrap(), None).unwrap();
             assert_eq!(proxy.vet(&policy).is_ok(), is_allowed, "{url}");
         }
     }

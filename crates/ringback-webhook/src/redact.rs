@@ -18,10 +18,18 @@ pub(crate) struct Hidden(Vec<String>);
 const SHORTEST: usize = 8;
 const MASK: &str = "***";
 
+/// A URL's user and password as `Basic` has them after its name.
+pub(crate) fn basic(url: &Url) -> String {
+    STANDARD.encode(format!("{}:{}", decoded(url.username()), decoded(url.password().unwrap_or_default())))
+}
+
+fn decoded(part: &str) -> String {
+    percent_decode_str(part).decode_utf8_lossy().into_owned()
+}
+
 impl Hidden {
     /// Collects the parts.
     pub(crate) fn of(url: &Url) -> Self {
-        let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
         let words = url.path().split('/').chain(url.query().unwrap_or("").split(['&', '=']));
         let mut parts: Vec<String> = words
             .filter(|part| part.len() >= SHORTEST)
@@ -30,7 +38,7 @@ impl Hidden {
         // Whatever their length: whoever gave a password meant it.
         let (user, password) = (url.username(), url.password().unwrap_or(""));
         if !user.is_empty() || !password.is_empty() {
-            parts.push(STANDARD.encode(format!("{}:{}", decoded(user), decoded(password))));
+            parts.push(basic(url));
             parts.extend([user.to_owned(), decoded(user), password.to_owned(), decoded(password)]);
         }
         Hidden(parts).sorted()
