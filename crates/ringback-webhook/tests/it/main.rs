@@ -13,6 +13,7 @@ mod environment;
 mod format;
 mod guard;
 mod proxy;
+mod reach;
 mod receiver;
 mod request;
 mod senders;

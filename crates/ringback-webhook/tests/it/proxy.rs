@@ -8,7 +8,7 @@ use ringback_webhook::proxy::Proxies;
 use rustls::RootCertStore;
 
 use crate::client::post_within;
-use crate::guard::Names;
+use crate::reach::Names;
 use crate::receiver::{DEADLINE, Receiver};
 use crate::tls::Authority;
 
