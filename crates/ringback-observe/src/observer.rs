@@ -137,11 +137,13 @@ impl Observer {
                 self.roots.walk(path, &mut found);
                 changes.extend(found.into_iter().map(|f| (f.kind, f.path)));
             } else if let Some(kind) = self.roots.classify(path) {
-                if path.exists() {
-                    changes.push((kind, path.clone()));
-                } else if kind == Kind::Registry {
+                match path.metadata() {
+                    Ok(file) if file.is_file() => changes.push((kind, path.clone())),
+                    // A pipe in its place would be read for ever.
+                    Ok(_) => {}
                     // A transcript that is removed says nothing; one that comes back is read on, or again.
-                    gone.push(path.clone());
+                    Err(_) if kind == Kind::Registry => gone.push(path.clone()),
+                    Err(_) => {}
                 }
             }
         }
@@ -165,6 +167,9 @@ impl Observer {
     /// The machine slept, or its clock jumped: what was written up to `now` is history, told as it stands.
     pub fn resumed(&mut self, now: Timestamp) -> Vec<Seen> {
         self.since = now;
+        // By a clock that was ahead everything was seen later than it will be now.
+        self.sessions.values_mut().for_each(|session| session.seen_by(now));
+        self.transcripts.values_mut().for_each(|transcript| transcript.announce_by(now));
         let mut seen = self.scan(now);
         seen.extend(self.tick(now));
         seen

@@ -238,6 +238,12 @@ impl Session {
         }
     }
 
+    /// Nothing of it was judged later than `now`, whatever the clock said then.
+    pub(crate) fn seen_by(&mut self, now: Timestamp) {
+        self.judged_at = self.judged_at.min(now);
+        self.since = self.since.min(now);
+    }
+
     /// Before the first change that may be told, what was read in silence is told as it stood then.
     fn prepare(&mut self, at: Timestamp, announce: bool, look: Look<'_>, out: &mut Vec<Seen>) {
         if announce && self.is_silent {

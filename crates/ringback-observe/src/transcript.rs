@@ -181,6 +181,11 @@ impl Transcript {
         &self.path
     }
 
+    /// Records from `now` on are told, however late the file seems to have been made.
+    pub(crate) fn announce_by(&mut self, now: Timestamp) {
+        self.reader.announce_from = self.reader.announce_from.min(now);
+    }
+
     /// The session that the file adds to, once it is known.
     pub(crate) fn session(&self) -> Option<&SessionId> {
         self.reader.session.as_ref()

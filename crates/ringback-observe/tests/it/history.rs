@@ -148,3 +148,26 @@ fn a_session_that_rests_for_longer_than_the_window_is_let_go_and_comes_back() {
     let seen = sightings(world.observer.changed(&[path], later.plus(Duration::from_millis(5))));
     assert_eq!(brief(&seen), [(Activity::Idle, false), (Activity::Thinking, true)]);
 }
+
+#[test]
+fn after_a_clock_that_was_ahead_a_turn_is_told_when_it_happens() {
+    const AHEAD: i64 = 2 * 3_600_000;
+    let mut world = World::new();
+    let path = world.transcript(SESSION);
+    world.add(&path, &[prompt(AHEAD + 10), answer(AHEAD + 40)], AHEAD + 50);
+    world.observer.resumed(at(60_000));
+    let mut told = world.add(&path, &[prompt(70_000)], 70_010);
+    told.extend(world.add(&path, &[answer(80_000)], 80_010));
+    let told: Vec<_> =
+        told.iter().map(|s| (s.sighting.activity, s.sighting.announce, s.sighting.at)).collect();
+    assert_eq!(told, [(Activity::Thinking, true, at(70_000)), (Activity::Waiting, true, at(80_000))]);
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_session_file_is_not_read() {
+    let mut world = World::new();
+    let path = world.transcript(SESSION);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(world.observer.changed(&[path], at(10)), []);
+}
