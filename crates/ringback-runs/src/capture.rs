@@ -55,11 +55,13 @@ impl Kept {
     }
 
     fn open(path: PathBuf, mark: &'static [u8], how: &mut OpenOptions) -> Result<Kept, StartError> {
-        let opened = how.create(true).mode(0o600).open(&path).and_then(|file| {
-            file.set_permissions(Permissions::from_mode(0o600))?;
-            let length = file.metadata()?.len();
-            Ok((file, usize::try_from(length).unwrap_or(usize::MAX)))
-        });
+        // Like everything in the state directory, it is no link to somewhere else.
+        let opened =
+            how.create(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW).open(&path).and_then(|file| {
+                file.set_permissions(Permissions::from_mode(0o600))?;
+                let length = file.metadata()?.len();
+                Ok((file, usize::try_from(length).unwrap_or(usize::MAX)))
+            });
         match opened {
             Ok((file, length)) => Ok(Kept {
                 path,
