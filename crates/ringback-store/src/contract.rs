@@ -41,10 +41,12 @@ pub async fn run_all<F: Future<Output = Arc<dyn Store>>>(make: impl Fn() -> F) {
     a_leased_delivery_is_not_claimed_until_the_lease_ends_or_is_dropped(&*make().await).await;
     a_settled_delivery_is_written_down_and_its_lease_dropped(&*make().await).await;
     a_retry_is_claimable_when_it_is_due_and_counts_its_tries(&*make().await).await;
-    settling_after_a_cancel_keeps_the_state_and_the_attempt(&*make().await).await;
+    a_late_success_of_what_ended_with_its_endpoint_is_a_delivery(&*make().await).await;
+    a_late_failure_keeps_the_state_and_the_attempt(&*make().await).await;
     settling_twice_counts_one_attempt(&*make().await).await;
     a_claim_says_when_the_next_one_finds_something(&*make().await).await;
     in_order_a_session_waits_for_its_earliest_delivery_and_others_go_on(&*make().await).await;
+    what_is_due_too_late_is_hastened_and_the_rest_is_not(&*make().await).await;
     closing_ends_what_is_pending_at_one_endpoint(&*make().await).await;
     a_replayed_delivery_is_due_at_once_and_keeps_its_event_and_its_attempts(&*make().await).await;
     a_replay_takes_what_is_finished_and_passes_its_filters(&*make().await).await;
@@ -55,6 +57,7 @@ pub async fn run_all<F: Future<Output = Arc<dyn Store>>>(make: impl Fn() -> F) {
     a_disabled_endpoint_stays_disabled_until_it_is_enabled(&*make().await).await;
     names_are_kept_and_forgotten(&*make().await).await;
     prune_removes_what_ended_long_ago_and_never_pending_work(&*make().await).await;
+    prune_finds_what_ended_behind_pending_work_and_behind_a_clock_that_went_back(&*make().await).await;
     prune_removes_the_oldest_until_the_rest_fits(&*make().await).await;
     simultaneous_writers_all_get_their_answers(make().await).await;
     a_closed_store_says_so(&*make().await).await;
@@ -280,18 +283,52 @@ async fn a_retry_is_claimable_when_it_is_due_and_counts_its_tries(store: &dyn St
     assert_eq!(detail.row.last_status, Some(204));
 }
 
-async fn settling_after_a_cancel_keeps_the_state_and_the_attempt(store: &dyn Store) {
-    record(store, vec![told(1, 10, &["e"])]).await;
-    let id = claim(store, "e", 10, 1).await[0].delivery.id;
-    assert_eq!(store.close_pending(&endpoint("e"), Ending::Cancelled, t(20)).await, Ok(1));
-    store.settle(vec![ended(id, DeliveryState::Delivered, 1, 15)]).await.unwrap();
-    let detail = store.delivery(id).await.unwrap().unwrap();
-    assert_eq!((detail.row.delivery.state, detail.row.delivery.attempts), (DeliveryState::Cancelled, 0));
-    assert_eq!((detail.attempts, detail.row.last_status), (vec![attempt(1, 15, Some(204))], Some(204)));
-    let counts = counts(store, "e").await;
-    assert_eq!((counts.pending, counts.cancelled, counts.delivered), (0, 1, 0));
-    assert_eq!(counts.last_status, Some(204));
+async fn a_late_success_of_what_ended_with_its_endpoint_is_a_delivery(store: &dyn Store) {
+    for (n, ending) in [(1, Ending::Cancelled), (2, Ending::Dead)] {
+        record(store, vec![told(n, 10, &["e"])]).await;
+        let id = claim(store, "e", 10, 1).await[0].delivery.id;
+        assert_eq!(store.close_pending(&endpoint("e"), ending, t(20)).await, Ok(1));
+        let late = ended(id, DeliveryState::Delivered, 1, 15);
+        store.settle(vec![late.clone()]).await.unwrap();
+        // A write whose end is not known is made again.
+        store.settle(vec![late]).await.unwrap();
+        let detail = store.delivery(id).await.unwrap().unwrap();
+        let delivery = &detail.row.delivery;
+        assert_eq!((delivery.state, delivery.attempts), (DeliveryState::Delivered, 1));
+        assert_eq!((detail.attempts, detail.row.last_status), (vec![attempt(1, 15, Some(204))], Some(204)));
+        let counts = counts(store, "e").await;
+        assert_eq!((counts.pending, counts.cancelled, counts.dead, counts.delivered), (0, 0, 0, n));
+        assert_eq!(counts.last_status, Some(204));
+    }
     assert_eq!(claimed_events(store, "e", 5000).await, [0; 0]);
+    assert_eq!(store.totals().await.unwrap().delivered, 2);
+    // It ended when its attempt did.
+    let prune = |now| Prune { now: t(now), keep_for: Duration::from_millis(1000), max_bytes: u64::MAX };
+    assert_eq!(store.prune(prune(1022)).await, Ok(Pruned::default()));
+    assert_eq!(store.prune(prune(1023)).await, Ok(Pruned { events: 2, deliveries: 2 }));
+}
+
+async fn a_late_failure_keeps_the_state_and_the_attempt(store: &dyn Store) {
+    for (n, ending, kept) in
+        [(1, Ending::Cancelled, DeliveryState::Cancelled), (2, Ending::Dead, DeliveryState::Dead)]
+    {
+        record(store, vec![told(n, 10, &["e"])]).await;
+        let id = claim(store, "e", 10, 1).await[0].delivery.id;
+        assert_eq!(store.close_pending(&endpoint("e"), ending, t(20)).await, Ok(1));
+        store.settle(vec![ended(id, DeliveryState::Failed, 1, 15)]).await.unwrap();
+        store.settle(vec![retried(id, 2, 30, 500)]).await.unwrap();
+        let detail = store.delivery(id).await.unwrap().unwrap();
+        assert_eq!((detail.row.delivery.state, detail.row.delivery.attempts), (kept, 0));
+        assert_eq!(detail.attempts, [attempt(1, 15, Some(404)), attempt(2, 30, None)]);
+    }
+    let counts = counts(store, "e").await;
+    assert_eq!((counts.pending, counts.cancelled, counts.dead, counts.failed), (0, 1, 1, 0));
+    assert_eq!(claimed_events(store, "e", 5000).await, [0; 0]);
+    // What was refused stays refused, whatever is said of it later.
+    record(store, vec![told(3, 10, &["f"])]).await;
+    let id = end_all(store, "f", DeliveryState::Failed, 10).await[0];
+    store.settle(vec![ended(id, DeliveryState::Delivered, 2, 30)]).await.unwrap();
+    assert_eq!(store.delivery(id).await.unwrap().unwrap().row.delivery.state, DeliveryState::Failed);
 }
 
 async fn settling_twice_counts_one_attempt(store: &dyn Store) {
@@ -360,6 +397,21 @@ async fn in_order_a_session_waits_for_its_earliest_delivery_and_others_go_on(sto
     assert_eq!(turn(9999, 10).await.2, None);
 }
 
+async fn what_is_due_too_late_is_hastened_and_the_rest_is_not(store: &dyn Store) {
+    record(store, vec![told(1, 10, &["e", "f"]), told(2, 500, &["e"]), told(3, 501, &["e"])]).await;
+    record(store, vec![told(4, 90_000, &["e", "f"]), told(5, 80_000, &["e"])]).await;
+    end_all(store, "e", DeliveryState::Dead, 10).await;
+    assert_eq!(store.hasten(&endpoint("e"), t(500), t(100)).await, Ok(3));
+    assert_eq!(store.hasten(&endpoint("e"), t(500), t(100)).await, Ok(0));
+    assert_eq!(store.hasten(&endpoint("nowhere"), t(500), t(100)).await, Ok(0));
+    assert_eq!(claimed_events(store, "e", 99).await, [0; 0]);
+    assert_eq!(claimed_events(store, "e", 100).await, [3, 4, 5]);
+    assert_eq!(claimed_events(store, "e", 500).await, [2]);
+    assert_eq!(claimed_events(store, "f", 89_999).await, [1], "another endpoint's are as they were");
+    let e = counts(store, "e").await;
+    assert_eq!((e.pending, e.dead), (4, 1));
+}
+
 async fn closing_ends_what_is_pending_at_one_endpoint(store: &dyn Store) {
     let many: Vec<Entry> = (1..=250).map(|n| told(n, 10, &["e", "f"])).collect();
     record(store, many).await;
@@ -405,6 +457,8 @@ async fn a_replayed_delivery_is_due_at_once_and_keeps_its_event_and_its_attempts
     let detail = store.delivery(id).await.unwrap().unwrap();
     assert_eq!(detail.attempts.iter().map(|a| a.number).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(counts(store, "e").await.delivered, 1);
+    let early = Prune { now: t(5000), max_bytes: u64::MAX, ..everything };
+    assert_eq!(store.prune(early).await, Ok(Pruned::default()), "its last end counts");
     let old = Prune { now: t(100_000), ..everything };
     assert_eq!(store.prune(old).await, Ok(Pruned { events: 1, deliveries: 2 }));
 }
@@ -544,7 +598,7 @@ async fn counts_follow_every_change(store: &dyn Store) {
 
 async fn latency_is_over_the_last_thousand_answers(store: &dyn Store) {
     // 400 slow answers are pushed out by a thousand faster ones, told by and by or all at once.
-    for (n, at_once) in [(1, 100), (2, 1400)] {
+    for (n, at_once) in [(1, 100), (2, 1400), (3, 9)] {
         record(store, vec![told(n, 10, &["e"])]).await;
         let id = claim(store, "e", 10, 10).await[0].delivery.id;
         let settled = (1..=1400).map(|number| {
@@ -626,6 +680,15 @@ async fn prune_removes_what_ended_long_ago_and_never_pending_work(store: &dyn St
     record(store, vec![told(6, 20_000, &["e"])]).await;
     let newest = claim(store, "e", 20_000, 10).await;
     assert!(newest.iter().all(|c| !gone.contains(&c.delivery.id)));
+}
+
+async fn prune_finds_what_ended_behind_pending_work_and_behind_a_clock_that_went_back(store: &dyn Store) {
+    record(store, (1..=250).map(|n| told(n, 10, &["e"])).collect()).await;
+    record(store, vec![told(251, 9000, &[])]).await;
+    record(store, (301..=550).map(|n| told(n, 10, &[])).collect()).await;
+    let old = Prune { now: t(1000), keep_for: Duration::ZERO, max_bytes: u64::MAX };
+    assert_eq!(store.prune(old).await, Ok(Pruned { events: 250, deliveries: 0 }));
+    assert_eq!(store.totals().await.unwrap().pending, 250);
 }
 
 async fn prune_removes_the_oldest_until_the_rest_fits(store: &dyn Store) {

@@ -52,6 +52,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// Returns how many runs are queued. Costs the same with any number of them.
     async fn queued_count(&self) -> Result<u64, Error>;
 
+    /// Returns how many runs are in each state, in the order of [`RunState::ALL`].
+    async fn run_counts(&self) -> Result<Vec<(RunState, u64)>, Error>;
+
     /// Returns the runs that left the queue and did not end, in the order in which they were accepted. At a start
     /// these are what a killed ringback left behind.
     async fn unfinished(&self) -> Result<Vec<Run>, Error>;

@@ -89,13 +89,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes down what came of claimed deliveries and drops their leases.
     ///
-    /// A delivery that is no longer pending keeps its state and still gets the attempt; one that is no longer there
-    /// is passed over. The same attempt number twice is one attempt: the call may be repeated when its outcome is
+    /// A delivery that is no longer pending keeps its state and still gets the attempt; but one that ended with its
+    /// endpoint, dead or cancelled, while the receiver took it is delivered. One that is no longer there is passed
+    /// over. The same attempt number twice is one attempt: the call may be repeated when its outcome is
     /// unknown.
     async fn settle(&self, settled: Vec<Settled>) -> Result<(), Error>;
 
     /// Drops leases: the deliveries are claimable at once.
     async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), Error>;
+
+    /// Makes those pending deliveries of an endpoint that are due after `latest`, leased or not, due at `now`, and
+    /// returns how many there were. For a clock that was ahead when they were told to wait.
+    async fn hasten(&self, endpoint: &EndpointName, latest: Timestamp, now: Timestamp) -> Result<u64, Error>;
 
     /// Ends all deliveries of an endpoint that are pending now, leased or not, and returns how many there were.
     ///
@@ -147,8 +152,8 @@ pub trait Store: Send + Sync + 'static {
     /// Names a session, or with `None` forgets its name.
     async fn set_name(&self, session: &SessionId, name: Option<String>) -> Result<(), Error>;
 
-    /// Removes finished history: events none of whose deliveries is pending, with deliveries and attempts, oldest
-    /// end first. Never pending work.
+    /// Removes finished history: events none of whose deliveries is pending, with deliveries and attempts. Never
+    /// pending work.
     ///
     /// Works in steps, so that no other write waits for long; after an error some of it is done.
     async fn prune(&self, prune: Prune) -> Result<Pruned, Error>;
@@ -236,6 +241,12 @@ pub struct Settled {
 }
 
 impl Settled {
+    /// Whether the receiver took a delivery that was ended meanwhile in this state.
+    pub(crate) fn is_late_success(&self, ended: DeliveryState) -> bool {
+        self.next.state == DeliveryState::Delivered
+            && matches!(ended, DeliveryState::Dead | DeliveryState::Cancelled)
+    }
+
     pub(crate) fn ended_at(&self) -> Timestamp {
         match &self.attempt {
             Some(attempt) => attempt.started_at.plus(Duration::from_millis(attempt.duration_ms)),
@@ -451,7 +462,8 @@ pub struct Prune {
     pub now: Timestamp,
     /// An event goes when its last delivery ended longer ago than this.
     pub keep_for: Duration,
-    /// The oldest go until the rest takes no more than this: on disk the file's used pages, in memory the bodies.
+    /// The oldest go until the rest takes no more than this: on disk those recorded first, until the file's used pages
+    /// are no more; in memory those that ended first, until the bodies are.
     pub max_bytes: u64,
 }
 

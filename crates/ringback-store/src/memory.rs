@@ -193,8 +193,12 @@ impl Tables {
 
     fn settle(&mut self, settled: Settled) {
         let ended_at = settled.ended_at();
+        self.leases.drop_all(&[settled.id]);
+        let state = self.deliveries.get(&settled.id).map(|queued| queued.delivery.state);
+        if state.is_some_and(|state| settled.is_late_success(state)) {
+            self.take_back_the_end(settled.id);
+        }
         let Settled { id, attempt, next } = settled;
-        self.leases.drop_all(&[id]);
         let Some(queued) = self.deliveries.get_mut(&id) else { return };
         let Some(endpoint) = self.endpoints.get_mut(&queued.delivery.endpoint) else { return };
         if let Some(attempt) = attempt
@@ -221,6 +225,37 @@ impl Tables {
         } else {
             self.end(id, next.state, ended_at);
         }
+    }
+
+    fn hasten(&mut self, name: &EndpointName, latest: Timestamp, now: Timestamp) -> u64 {
+        let Some(endpoint) = self.endpoints.get_mut(name) else { return 0 };
+        let far: Vec<_> =
+            endpoint.pending.iter().rev().take_while(|(due_at, _)| *due_at > latest).copied().collect();
+        for (due_at, id) in &far {
+            endpoint.pending.remove(&(*due_at, *id));
+            endpoint.pending.insert((now, *id));
+            if let Some(queued) = self.deliveries.get_mut(id) {
+                queued.delivery.due_at = now;
+            }
+        }
+        far.len() as u64
+    }
+
+    /// Makes a finished delivery a pending one, due when it ended.
+    fn take_back_the_end(&mut self, id: DeliveryId) {
+        let Some(queued) = self.deliveries.get_mut(&id) else { return };
+        let Some(endpoint) = self.endpoints.get_mut(&queued.delivery.endpoint) else { return };
+        match queued.delivery.state {
+            DeliveryState::Pending => return,
+            DeliveryState::Delivered => endpoint.delivered -= 1,
+            DeliveryState::Failed => endpoint.failed -= 1,
+            DeliveryState::Dead => endpoint.dead -= 1,
+            DeliveryState::Cancelled => endpoint.cancelled -= 1,
+        }
+        endpoint.pending.insert((queued.delivery.due_at, id));
+        queued.delivery.state = DeliveryState::Pending;
+        let number = queued.event;
+        self.finished.retain(|(_, finished)| *finished != number);
     }
 
     /// Ends a pending delivery.
@@ -266,25 +301,19 @@ impl Tables {
 
     /// Makes a finished delivery pending; false = it is none, or there is no room.
     fn reopen(&mut self, id: DeliveryId, now: Timestamp) -> bool {
-        let Some(queued) = self.deliveries.get_mut(&id) else { return false };
-        let Some(endpoint) = self.endpoints.get_mut(&queued.delivery.endpoint) else { return false };
-        if endpoint.pending.len() >= MAX_PENDING {
+        let Some(queued) = self.deliveries.get(&id) else { return false };
+        let Some(endpoint) = self.endpoints.get(&queued.delivery.endpoint) else { return false };
+        if queued.delivery.state == DeliveryState::Pending || endpoint.pending.len() >= MAX_PENDING {
             return false;
         }
-        match queued.delivery.state {
-            DeliveryState::Pending => return false,
-            DeliveryState::Delivered => endpoint.delivered -= 1,
-            DeliveryState::Failed => endpoint.failed -= 1,
-            DeliveryState::Dead => endpoint.dead -= 1,
-            DeliveryState::Cancelled => endpoint.cancelled -= 1,
-        }
+        self.take_back_the_end(id);
+        let Some(queued) = self.deliveries.get_mut(&id) else { return false };
+        let Some(endpoint) = self.endpoints.get_mut(&queued.delivery.endpoint) else { return false };
+        endpoint.pending.remove(&(queued.delivery.due_at, id));
         endpoint.pending.insert((now, id));
-        queued.delivery.state = DeliveryState::Pending;
         queued.delivery.attempts = 0;
         queued.delivery.created_at = now;
         queued.delivery.due_at = now;
-        let number = queued.event;
-        self.finished.retain(|(_, finished)| *finished != number);
         true
     }
 
@@ -422,6 +451,10 @@ impl Store for MemoryStore {
     async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), Error> {
         self.tables()?.leases.drop_all(&deliveries);
         Ok(())
+    }
+
+    async fn hasten(&self, endpoint: &EndpointName, latest: Timestamp, now: Timestamp) -> Result<u64, Error> {
+        Ok(self.tables()?.hasten(endpoint, latest, now))
     }
 
     async fn close_pending(

@@ -30,6 +30,7 @@ pub async fn run_all<S: Store + Ledger>(make: impl Fn() -> Arc<S>) {
     an_unknown_run_refuses_the_whole_save(&*make()).await;
     values_are_replaced_removed_and_found_by_prefix(&*make()).await;
     unfinished_runs_are_neither_queued_nor_ended(&*make()).await;
+    runs_are_counted_by_state(&*make()).await;
     runs_are_listed_newest_first_in_pages(&*make()).await;
     a_session_leads_to_its_newest_run(&*make()).await;
     sessions_of_open_and_recent_runs_are_listed(&*make()).await;
@@ -332,6 +333,25 @@ async fn unfinished_runs_are_neither_queued_nor_ended(ledger: &dyn Ledger) {
     assert_eq!(ledger.unfinished().await, Ok(vec![at_work.clone(), later.clone()]));
     save_runs(ledger, vec![finished(at_work, RunState::Interrupted, None, 60)]).await;
     assert_eq!(ledger.unfinished().await, Ok(vec![later]));
+}
+
+async fn runs_are_counted_by_state(ledger: &dyn Ledger) {
+    let counts = async || -> String {
+        let all = ledger.run_counts().await.unwrap();
+        assert_eq!(all.iter().map(|(state, _)| *state).collect::<Vec<_>>(), RunState::ALL);
+        let some = all.iter().filter(|(_, count)| *count > 0);
+        some.map(|(state, count)| format!("{state}={count}")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(counts().await, "");
+    accepted(ledger, [1, 2]).await;
+    let at_work = lived(ledger, 3, None).await;
+    lived(ledger, 4, Some((RunState::Completed, 50))).await;
+    lived(ledger, 5, Some((RunState::Completed, 60))).await;
+    lived(ledger, 6, Some((RunState::TimedOut, 60))).await;
+    assert_eq!(counts().await, "queued=2 working=1 completed=2 timed_out=1");
+    save_runs(ledger, vec![finished(at_work, RunState::Failed, None, 70)]).await;
+    ledger.prune_runs(t(55), 10).await.unwrap();
+    assert_eq!(counts().await, "queued=2 completed=1 failed=1 timed_out=1", "what was pruned counts no more");
 }
 
 async fn runs_are_listed_newest_first_in_pages(ledger: &dyn Ledger) {

@@ -215,6 +215,12 @@ impl Ledger for MemoryStore {
         Ok(self.tables()?.runs.queued.len() as u64)
     }
 
+    async fn run_counts(&self) -> Result<Vec<(RunState, u64)>, Error> {
+        let tables = self.tables()?;
+        let in_state = |state| tables.runs.runs.values().filter(|run| run.state == state).count() as u64;
+        Ok(RunState::ALL.iter().map(|state| (*state, in_state(*state))).collect())
+    }
+
     async fn unfinished(&self) -> Result<Vec<Run>, Error> {
         let tables = self.tables()?;
         let left = |run: &&Run| run.state != RunState::Queued && !run.state.is_terminal();

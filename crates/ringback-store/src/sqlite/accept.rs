@@ -95,9 +95,9 @@ impl Batch<'_> {
     }
 
     /// Runs that are queued, with all that this transaction did so far.
-    fn queued_runs(&self) -> Result<u64> {
+    fn queued_runs(&mut self) -> Result<u64> {
         let committed: i64 =
-            self.conn.prepare_cached("SELECT queued_runs FROM tally")?.query_row([], |row| row.get(0))?;
+            self.statement("SELECT queued_runs FROM tally")?.query_row([], |row| row.get(0))?;
         let queued = committed + self.whole.queued_runs() + self.tally.queued_runs();
         Ok(u64::try_from(queued).unwrap_or(0))
     }

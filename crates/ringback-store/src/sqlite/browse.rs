@@ -9,11 +9,9 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use uuid::Uuid;
 
+use super::answers::Answers;
 use super::rows::{count, instant, instant_if_any, state, state_code, unreadable, word, word_if_any};
-use crate::latency::percentiles;
-use crate::{
-    DeliveryDetail, DeliveryQuery, DeliveryRow, EndpointCounts, EndpointStatus, Latency, Page, Totals,
-};
+use crate::{DeliveryDetail, DeliveryQuery, DeliveryRow, EndpointCounts, EndpointStatus, Page, Totals};
 
 const ROW_COLUMNS: &str = "d.delivery, e.id, p.name, d.state, d.attempts,
     coalesce(d.replayed_at, e.recorded_at), d.due_at, e.session_id, e.agent, e.from_activity, e.to_activity,
@@ -163,7 +161,7 @@ pub(super) fn transitions(conn: &Connection, session: &str, limit: usize) -> Res
     Ok(events)
 }
 
-pub(super) fn endpoint_counts(conn: &Connection) -> Result<Vec<EndpointCounts>> {
+pub(super) fn endpoint_counts(conn: &Connection, answers: &Answers) -> Result<Vec<EndpointCounts>> {
     conn.prepare_cached(
         "SELECT name, pending, delivered, failed, dead, cancelled, last_status, last_error, last_attempt_at,
              endpoint
@@ -181,18 +179,10 @@ pub(super) fn endpoint_counts(conn: &Connection) -> Result<Vec<EndpointCounts>> 
             last_status: row.get(6)?,
             last_error: row.get(7)?,
             last_attempt_at: instant_if_any(row, 8)?,
-            latency: latency(conn, row.get(9)?)?,
+            latency: answers.latency(conn, row.get(9)?)?,
         })
     })?
     .collect()
-}
-
-fn latency(conn: &Connection, endpoint: i64) -> Result<Option<Latency>> {
-    let durations_ms = conn
-        .prepare_cached("SELECT duration_ms FROM latency WHERE endpoint = ?1")?
-        .query_map([endpoint], |row| count(row, 0))?
-        .collect::<Result<_>>()?;
-    Ok(percentiles(durations_ms))
 }
 
 pub(super) fn endpoint_status(conn: &Connection, endpoint: &str) -> Result<Option<EndpointStatus>> {

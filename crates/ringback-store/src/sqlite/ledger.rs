@@ -1,7 +1,7 @@
 //! The [`Ledger`] on disk: through the same writing thread, and so in the same group commits, as the rest.
 
 use async_trait::async_trait;
-use ringback_model::run::{Run, RunId};
+use ringback_model::run::{Run, RunId, RunState};
 use ringback_model::{SessionId, Timestamp};
 
 use super::record::Ready;
@@ -50,6 +50,10 @@ impl Ledger for SqliteStore {
 
     async fn queued_count(&self) -> Result<u64, Error> {
         self.listings.read(runs::queued_count).await
+    }
+
+    async fn run_counts(&self) -> Result<Vec<(RunState, u64)>, Error> {
+        self.listings.read(runs::run_counts).await
     }
 
     async fn unfinished(&self) -> Result<Vec<Run>, Error> {

@@ -7,13 +7,13 @@
 //! Deliberately absent: the process's own lock. Whoever opens the file twice gets no error and two sets of leases.
 
 mod accept;
+mod answers;
 mod browse;
 mod calls;
 mod claim;
 mod failure;
 mod file;
 mod ledger;
-mod open;
 mod prune;
 mod reader;
 mod record;
@@ -25,6 +25,7 @@ mod salvage;
 mod save;
 mod schema;
 mod settle;
+mod statements;
 mod tally;
 mod thread;
 mod trouble;
@@ -40,6 +41,7 @@ use tokio::sync::watch;
 
 pub use self::repair::{Repaired, check, repair};
 
+use self::answers::Answers;
 use self::reader::Reader;
 use self::record::Ready;
 use self::trouble::{Trouble, Who};
@@ -58,6 +60,7 @@ pub struct SqliteStore {
     writer: Writer,
     /// Touched by the claiming thread during a claim and by the writing thread after a commit; never while awaiting.
     leases: Arc<Mutex<Leases>>,
+    answers: Answers,
     trouble: Trouble,
 }
 
@@ -75,8 +78,9 @@ impl SqliteStore {
         let reader = |name, who| Reader::start(name, path.clone(), who, trouble.clone());
         let claims = reader("store-claim", Who::Claims)?;
         let listings = reader("store-read", Who::Listings)?;
-        let writer = Writer::start(path, writing, trouble.clone())?;
-        Ok(SqliteStore { claims, listings, writer, leases: Arc::default(), trouble })
+        let answers = Answers::default();
+        let writer = Writer::start(path, writing, answers.clone(), trouble.clone())?;
+        Ok(SqliteStore { claims, listings, writer, leases: Arc::default(), answers, trouble })
     }
 
     async fn claiming<T: Send + 'static>(
@@ -85,6 +89,26 @@ impl SqliteStore {
     ) -> Result<T, Error> {
         let leases = Arc::clone(&self.leases);
         self.claims.read(move |conn| with(&leases, |leases| read(conn, leases))).await
+    }
+
+    /// Removes events that ended before `cutoff`, until the file holds no more than `max_bytes`.
+    async fn prune_ended(&self, cutoff: Timestamp, max_bytes: u64, pruned: &mut Pruned) -> Result<(), Error> {
+        let mut next = Some(0);
+        while let Some(after) = next {
+            let look = self.listings.read(move |conn| prune::look(conn, after, cutoff)).await?;
+            next = look.next;
+            if look.events.is_empty() {
+                continue;
+            }
+            let write = self.writer.write(move |batch| batch.prune(&look.events, cutoff, max_bytes));
+            let (some, fits) = write.await?;
+            pruned.events += some.events;
+            pruned.deliveries += some.deliveries;
+            if fits {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -151,6 +175,11 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn hasten(&self, endpoint: &EndpointName, latest: Timestamp, now: Timestamp) -> Result<u64, Error> {
+        let endpoint = endpoint.clone();
+        self.writer.write(move |batch| batch.hasten(endpoint.as_str(), latest, now)).await
+    }
+
     async fn close_pending(
         &self,
         endpoint: &EndpointName,
@@ -208,7 +237,8 @@ impl Store for SqliteStore {
     }
 
     async fn endpoint_counts(&self) -> Result<Vec<EndpointCounts>, Error> {
-        self.listings.read(browse::endpoint_counts).await
+        let answers = self.answers.clone();
+        self.listings.read(move |conn| browse::endpoint_counts(conn, &answers)).await
     }
 
     async fn endpoint_status(&self, endpoint: &EndpointName) -> Result<Option<EndpointStatus>, Error> {
@@ -235,14 +265,11 @@ impl Store for SqliteStore {
     }
 
     async fn prune(&self, prune: Prune) -> Result<Pruned, Error> {
-        let cutoff = prune.now.minus(prune.keep_for);
         let mut pruned = Pruned::default();
-        let mut may_be_more = true;
-        while may_be_more {
-            let (some, more) = self.writer.write(move |batch| batch.prune(cutoff, prune.max_bytes)).await?;
-            pruned.events += some.events;
-            pruned.deliveries += some.deliveries;
-            may_be_more = more;
+        self.prune_ended(prune.now.minus(prune.keep_for), 0, &mut pruned).await?;
+        if self.listings.read(prune::used_bytes).await? > prune.max_bytes {
+            let any = Timestamp::from_millis(i64::MAX);
+            self.prune_ended(any, prune.max_bytes, &mut pruned).await?;
         }
         while self.writer.write(|batch| batch.vacuum()).await? {}
         Ok(pruned)

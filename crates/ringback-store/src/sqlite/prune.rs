@@ -1,4 +1,7 @@
 //! Removing finished history, a step at a time.
+//!
+//! It is looked for on the reading thread and removed on the writing one, which looks at each event again: it may
+//! have been replayed meanwhile. Nothing is noted for it when an event ends: looking once an hour costs less.
 
 use ringback_model::Timestamp;
 use rusqlite::{Connection, Result, params};
@@ -6,42 +9,60 @@ use rusqlite::{Connection, Result, params};
 use super::writer::Batch;
 use crate::Pruned;
 
-/// How many events one step removes.
+/// How many events one step looks at.
 const EVENTS_AT_ONCE: usize = 200;
 /// How many pages one step gives back to the file system.
 const PAGES_AT_ONCE: u64 = 256;
 
+/// What one step found.
+pub(super) struct Look {
+    /// Events that may go.
+    pub(super) events: Vec<i64>,
+    /// Where the next step begins; `None` = none of the rest may go.
+    pub(super) next: Option<i64>,
+}
+
+/// Looks at the events behind `after`, in the order in which they were recorded, for those that ended before `cutoff`.
+pub(super) fn look(conn: &Connection, after: i64, cutoff: Timestamp) -> Result<Look> {
+    let rows: Vec<(i64, bool, bool)> = conn
+        .prepare_cached(
+            "SELECT e.event, e.recorded_at < ?2, EXISTS (
+                 SELECT 1 FROM delivery d WHERE d.event = e.event AND (d.state = 0 OR d.due_at >= ?2))
+             FROM event e WHERE e.event > ?1 ORDER BY e.event LIMIT ?3",
+        )?
+        .query_map(params![after, cutoff.as_millis(), EVENTS_AT_ONCE as i64], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
+        .collect::<Result<_>>()?;
+    // One young event is not the end: the clock may have gone back behind it.
+    let is_past = rows.iter().all(|(_, is_old, _)| !is_old);
+    let next = rows.last().filter(|_| !is_past).map(|(event, ..)| *event);
+    let gone = rows.into_iter().filter(|(_, is_old, has_work)| *is_old && !has_work);
+    Ok(Look { events: gone.map(|(event, ..)| event).collect(), next })
+}
+
 impl Batch<'_> {
-    /// Removes the finished events that ended first: those that ended before `cutoff`, and any while the file's
-    /// used pages are more than `max_bytes`. Says whether there may be more to do.
-    pub(super) fn prune(&mut self, cutoff: Timestamp, max_bytes: u64) -> Result<(Pruned, bool)> {
-        let oldest: Vec<(i64, i64)> = self
-            .conn
-            .prepare_cached("SELECT event, ended_at FROM ended ORDER BY ended_at, event LIMIT ?1")?
-            .query_map([EVENTS_AT_ONCE as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_>>()?;
+    /// Removes those of the events that ended before `cutoff`, until the file's used pages are no more than
+    /// `max_bytes`. Says whether they are.
+    pub(super) fn prune(
+        &mut self,
+        events: &[i64],
+        cutoff: Timestamp,
+        max_bytes: u64,
+    ) -> Result<(Pruned, bool)> {
         let mut pruned = Pruned::default();
-        let mut may_be_more = oldest.len() == EVENTS_AT_ONCE;
-        for (event, ended_at) in &oldest {
-            if *ended_at >= cutoff.as_millis() && used_bytes(self.conn)? <= max_bytes {
-                return Ok((pruned, false));
+        for event in events {
+            if used_bytes(self.conn)? <= max_bytes {
+                return Ok((pruned, true));
             }
-            self.conn
-                .prepare_cached("DELETE FROM ended WHERE ended_at = ?1 AND event = ?2")?
-                .execute([ended_at, event])?;
-            // It may have been replayed since.
-            let (is_pending, last_end): (bool, Option<i64>) = self
+            let has_work: bool = self
                 .conn
                 .prepare_cached(
-                    "SELECT ifnull(min(state) = 0, 0), max(due_at) FROM delivery WHERE event = ?1",
+                    "SELECT EXISTS (
+                         SELECT 1 FROM delivery WHERE event = ?1 AND (state = 0 OR due_at >= ?2))",
                 )?
-                .query_row([event], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            if is_pending {
-                continue;
-            }
-            if let Some(last_end) = last_end.filter(|last_end| last_end > ended_at) {
-                self.finish(*event, Timestamp::from_millis(last_end))?;
-                may_be_more = true;
+                .query_row(params![event, cutoff.as_millis()], |row| row.get(0))?;
+            if has_work {
                 continue;
             }
             pruned.deliveries +=
@@ -49,7 +70,7 @@ impl Batch<'_> {
             pruned.events +=
                 self.conn.prepare_cached("DELETE FROM event WHERE event = ?1")?.execute([event])? as u64;
         }
-        Ok((pruned, may_be_more))
+        Ok((pruned, false))
     }
 
     /// Gives free pages back to the file system. Says whether there are more.
@@ -66,7 +87,8 @@ impl Batch<'_> {
     }
 }
 
-fn used_bytes(conn: &Connection) -> Result<u64> {
+/// The size of what the file holds.
+pub(super) fn used_bytes(conn: &Connection) -> Result<u64> {
     let pages = pragma(conn, "page_count")?.saturating_sub(pragma(conn, "freelist_count")?);
     Ok(pages.saturating_mul(pragma(conn, "page_size")?))
 }

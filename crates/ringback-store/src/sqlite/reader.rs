@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::failure::classify;
 use super::file;
-use super::thread::{Message, Thread};
+use super::thread::{Jobs, Message, Thread};
 use super::trouble::{Trouble, Who};
 use crate::Error;
 
@@ -71,8 +71,8 @@ struct Desk {
 }
 
 impl Desk {
-    fn run(mut self, mut jobs: mpsc::Receiver<Message<Read>>) {
-        while let Some(message) = jobs.blocking_recv() {
+    fn run(mut self, mut jobs: Jobs<Read>) {
+        while let Some(message) = jobs.next() {
             match message {
                 Message::Job(read) => self.read(read),
                 Message::Stop(stopped) => {

@@ -45,37 +45,35 @@ impl Batch<'_> {
         Ok(Recorded { dropped: 0 })
     }
 
-    fn put_state(&self, state: &SessionState) -> Result<()> {
+    fn put_state(&mut self, state: &SessionState) -> Result<()> {
         let last = state.last_event;
-        self.conn
-            .prepare_cached(
-                "INSERT INTO session
+        self.statement(
+            "INSERT INTO session
                      (session_id, agent, activity, reason, since, sequence, last_from, last_to, last_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                  ON CONFLICT (session_id) DO UPDATE SET
                      agent = excluded.agent, activity = excluded.activity, reason = excluded.reason,
                      since = excluded.since, sequence = excluded.sequence, last_from = excluded.last_from,
                      last_to = excluded.last_to, last_at = excluded.last_at",
-            )?
-            .execute(params![
-                state.session_id.as_str(),
-                state.agent.as_str(),
-                state.activity.as_str(),
-                state.reason.map(|r| r.as_str()),
-                state.since.as_millis(),
-                integer(state.sequence),
-                last.map(|l| l.from.as_str()),
-                last.map(|l| l.to.as_str()),
-                last.map(|l| l.at.as_millis()),
-            ])?;
+        )?
+        .execute(params![
+            state.session_id.as_str(),
+            state.agent.as_str(),
+            state.activity.as_str(),
+            state.reason.map(|r| r.as_str()),
+            state.since.as_millis(),
+            integer(state.sequence),
+            last.map(|l| l.from.as_str()),
+            last.map(|l| l.to.as_str()),
+            last.map(|l| l.at.as_millis()),
+        ])?;
         Ok(())
     }
 
     fn put_event(&mut self, told: &Told, json: Option<&[u8]>) -> Result<()> {
         let Told { event, body, endpoints, at } = told;
-        let is_new = self
-            .conn
-            .prepare_cached(
+        let is_new =
+            self.statement(
                 "INSERT INTO event
                      (id, session_id, kind, agent, from_activity, to_activity, at, recorded_at, body, json)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
@@ -92,8 +90,7 @@ impl Batch<'_> {
                 at.as_millis(),
                 &body[..],
                 json,
-            ])?
-            == 1;
+            ])? == 1;
         if !is_new {
             return Ok(());
         }
@@ -105,17 +102,12 @@ impl Batch<'_> {
             if !queued.insert(endpoint) {
                 continue;
             }
-            self.conn
-                .prepare_cached(
-                    "INSERT INTO delivery (event, endpoint, state, attempts, tries, due_at)
+            self.statement(
+                "INSERT INTO delivery (event, endpoint, state, attempts, tries, due_at)
                      VALUES (?1, ?2, 0, 0, 0, ?3)",
-                )?
-                .execute(params![key, endpoint, at.as_millis()])?;
+            )?
+            .execute(params![key, endpoint, at.as_millis()])?;
             self.tally.queued(endpoint);
-        }
-        match queued.len() as u64 {
-            0 => self.finish(key, *at)?,
-            deliveries => self.open.begins(key, deliveries),
         }
         Ok(())
     }

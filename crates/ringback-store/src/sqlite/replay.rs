@@ -61,10 +61,10 @@ impl Batch<'_> {
         for id in ids {
             let found = self
                 .conn
-                .prepare_cached("SELECT event, endpoint, state FROM delivery WHERE delivery = ?1")?
-                .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?, state(row, 2)?)))
+                .prepare_cached("SELECT endpoint, state FROM delivery WHERE delivery = ?1")?
+                .query_row([id.0], |row| Ok((row.get(0)?, state(row, 1)?)))
                 .optional()?;
-            let Some((event, endpoint, was)): Option<(i64, i64, DeliveryState)> = found else { continue };
+            let Some((endpoint, was)): Option<(i64, DeliveryState)> = found else { continue };
             if was == DeliveryState::Pending || wanted.is_some_and(|wanted| wanted != was) {
                 continue;
             }
@@ -74,8 +74,7 @@ impl Batch<'_> {
                      WHERE delivery = ?1",
                 )?
                 .execute(params![id.0, now.as_millis()])?;
-            self.open.reopens(event);
-            self.tally.replayed(endpoint, was);
+            self.tally.reopened(endpoint, was);
             replayed += 1;
         }
         Ok(replayed)

@@ -18,6 +18,9 @@ const ON_SUBJECT: &str = "SELECT json FROM run WHERE subject = ?1 AND state = ?2
 /// The same, the one accepted first alone.
 const FIRST_ON_SUBJECT: &str = "SELECT id FROM run WHERE subject = ?1 AND state = ?2 ORDER BY run LIMIT 1";
 
+/// How many are in each state. Read from the index alone: a run's row is long.
+const IN_STATES: &str = "SELECT state, count(*) FROM run GROUP BY state";
+
 /// Sessions of runs that are open or ended late enough: the open states by name, because that has an index.
 const SESSIONS: &str = "
     SELECT run, session_id, id, source FROM run INDEXED BY run_of_state
@@ -69,6 +72,17 @@ pub(super) fn first_queued_on(conn: &Connection, subject: &str) -> Result<Option
 
 pub(super) fn queued_count(conn: &Connection) -> Result<u64> {
     conn.prepare_cached("SELECT queued_runs FROM tally")?.query_row([], |row| count(row, 0))
+}
+
+pub(super) fn run_counts(conn: &Connection) -> Result<Vec<(RunState, u64)>> {
+    let found: Vec<(String, u64)> = conn
+        .prepare_cached(IN_STATES)?
+        .query_map([], |row| Ok((row.get(0)?, count(row, 1)?)))?
+        .collect::<Result<_>>()?;
+    let in_state = |state: RunState| {
+        found.iter().find(|(word, _)| word == state.as_str()).map_or(0, |(_, count)| *count)
+    };
+    Ok(RunState::ALL.iter().map(|state| (*state, in_state(*state))).collect())
 }
 
 pub(super) fn run(conn: &Connection, id: RunId) -> Result<Option<Run>> {
@@ -165,13 +179,14 @@ mod tests {
         };
         for (sql, index) in [
             (IN_STATE, "USING INDEX run_of_state (state=?)"),
+            (IN_STATES, "USING COVERING INDEX run_of_state"),
             (ON_SUBJECT, "USING INDEX run_of_subject (subject=? AND state=?)"),
             (FIRST_ON_SUBJECT, "USING INDEX run_of_subject (subject=? AND state=?)"),
             (COST, "USING COVERING INDEX run_by_end (ended_at>?)"),
         ] {
             assert!(plan(sql).contains(index), "{}", plan(sql));
         }
-        for sql in [IN_STATE, ON_SUBJECT, FIRST_ON_SUBJECT] {
+        for sql in [IN_STATE, IN_STATES, ON_SUBJECT, FIRST_ON_SUBJECT] {
             assert!(!plan(sql).contains("TEMP B-TREE"), "{}", plan(sql));
         }
     }

@@ -1,7 +1,7 @@
 //! Copying what can still be read of a damaged database into a new one.
 //!
 //! A table is read by its own tree and never by an index, upwards from its first row; where a page cannot be read,
-//! reading goes on behind it. What can be worked out (counts, which events are finished) is worked out again.
+//! reading goes on behind it. Counts are worked out again.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -144,10 +144,6 @@ const DERIVED: &str = "
     UPDATE delivery SET replayed_at = NULL WHERE typeof(replayed_at) NOT IN ('integer', 'null');
     UPDATE endpoint SET pending =
         (SELECT count(*) FROM delivery d WHERE d.endpoint = endpoint.endpoint AND d.state = 0);
-    INSERT INTO ended (ended_at, event)
-        SELECT coalesce((SELECT max(d.due_at) FROM delivery d WHERE d.event = e.event), e.recorded_at), e.event
-        FROM event e
-        WHERE NOT EXISTS (SELECT 1 FROM delivery d WHERE d.event = e.event AND d.state = 0);
     INSERT INTO tally (events) SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM tally);
     UPDATE tally SET events = max(events, (SELECT count(*) FROM event)),
         queued_runs = (SELECT count(*) FROM run WHERE state = 'queued');

@@ -53,8 +53,7 @@ impl Batch<'_> {
     /// Says whether the run is new.
     pub(super) fn insert_run(&mut self, run: &Run, json: &str) -> Result<bool> {
         let rows = self
-            .conn
-            .prepare_cached(
+            .statement(
                 "INSERT INTO run (id, state, source, session_id, created_at, ended_at, cost_usd, json, subject)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                  ON CONFLICT (id) DO NOTHING",

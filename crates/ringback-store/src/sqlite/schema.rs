@@ -13,7 +13,7 @@ use crate::Error;
 pub(super) const APPLICATION_ID: i32 = 0x5262_5374;
 
 /// From schema version N to N + 1, at index N. Never edited once released: a change is one more step at the end.
-const MIGRATIONS: &[&str] = &[FIRST, RUNS, REPLAYS, SUBJECTS, HOOK_CALLS, ENDED];
+const MIGRATIONS: &[&str] = &[FIRST, RUNS, REPLAYS, SUBJECTS, HOOK_CALLS, ENDED, NO_ENDED];
 
 const FIRST: &str = "
 CREATE TABLE session (
@@ -33,7 +33,7 @@ CREATE TABLE name (
     name       TEXT NOT NULL
 ) WITHOUT ROWID;
 
--- Written once and never changed: that an event has ended is told by another table.
+-- Written once and never changed: that an event has ended is told by its deliveries.
 CREATE TABLE event (
     event         INTEGER PRIMARY KEY AUTOINCREMENT,
     id            BLOB NOT NULL UNIQUE,
@@ -175,7 +175,6 @@ CREATE INDEX hook_call_of_hook ON hook_call (hook, call);
 CREATE INDEX hook_call_by_time ON hook_call (at);
 ";
 
-/// One tree in the place of two, and no key to look up: a row of it is written for each event.
 const ENDED: &str = "
 -- What prune may take, by its end. An event that was replayed stands here as well, and again when it has ended again:
 -- prune looks.
@@ -186,6 +185,11 @@ CREATE TABLE ended (
 ) WITHOUT ROWID;
 INSERT INTO ended SELECT ended_at, event FROM finished;
 DROP TABLE finished;
+";
+
+/// Prune asks the deliveries: looking once an hour costs less than noting the end of every event.
+const NO_ENDED: &str = "
+DROP TABLE ended;
 ";
 
 /// Returns the schema version of the file, 0 for one without tables, and refuses what this binary must not touch.

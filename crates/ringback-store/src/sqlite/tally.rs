@@ -7,8 +7,8 @@ use ringback_model::run::RunState;
 use ringback_model::{Attempt, DeliveryState, EndpointName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
-use super::rows::{integer, state_code};
-use crate::latency::WINDOW;
+use super::answers::Answers;
+use super::rows::state_code;
 
 /// Ids of the endpoints met so far. Must forget them when a transaction that may have made one is undone.
 #[derive(Default)]
@@ -53,6 +53,7 @@ struct Change {
     /// By the number of the state.
     states: [i64; 5],
     answers_ms: Vec<u64>,
+    has_answers_written: bool,
     last: Option<Last>,
 }
 
@@ -91,8 +92,8 @@ impl Tally {
         states[slot(to)] += n;
     }
 
-    /// Counts a delivery that was in another state and is pending again.
-    pub(super) fn replayed(&mut self, endpoint: i64, from: DeliveryState) {
+    /// Counts a delivery that had ended and is pending again.
+    pub(super) fn reopened(&mut self, endpoint: i64, from: DeliveryState) {
         self.moved(endpoint, from, -1);
     }
 
@@ -123,16 +124,24 @@ impl Tally {
         }
     }
 
-    /// Writes all of it.
-    pub(super) fn write(self, conn: &Connection) -> Result<()> {
+    /// Writes all of it but answers that have to wait for more.
+    pub(super) fn write(&mut self, conn: &Connection, answers: &Answers) -> Result<()> {
         if self.events != 0 || self.queued_runs != 0 {
             conn.prepare_cached("UPDATE tally SET events = events + ?1, queued_runs = queued_runs + ?2")?
                 .execute([self.events, self.queued_runs])?;
         }
-        for (endpoint, change) in self.endpoints {
-            change.write(conn, endpoint)?;
+        for (endpoint, change) in &mut self.endpoints {
+            change.write(conn, *endpoint)?;
+            change.has_answers_written = answers.write(conn, *endpoint, &change.answers_ms)?;
         }
         Ok(())
+    }
+
+    /// Hands over the answers, once what was written is on the disk.
+    pub(super) fn committed(self, answers: &Answers) {
+        for (endpoint, change) in self.endpoints {
+            answers.committed(endpoint, change.answers_ms, change.has_answers_written);
+        }
     }
 
     fn of(&mut self, endpoint: i64) -> &mut Change {
@@ -141,10 +150,9 @@ impl Tally {
 }
 
 impl Change {
-    fn write(self, conn: &Connection, endpoint: i64) -> Result<()> {
+    fn write(&self, conn: &Connection, endpoint: i64) -> Result<()> {
         let [pending, delivered, failed, dead, cancelled] = self.states;
-        let added = self.answers_ms.len() as i64;
-        let Some(last) = self.last else {
+        let Some(last) = &self.last else {
             conn.prepare_cached(
                 "UPDATE endpoint SET pending = pending + ?2, delivered = delivered + ?3, failed = failed + ?4,
                      dead = dead + ?5, cancelled = cancelled + ?6
@@ -153,36 +161,23 @@ impl Change {
             .execute(params![endpoint, pending, delivered, failed, dead, cancelled])?;
             return Ok(());
         };
-        let counts = params![
+        conn.prepare_cached(
+            "UPDATE endpoint SET pending = pending + ?2, delivered = delivered + ?3, failed = failed + ?4,
+                 dead = dead + ?5, cancelled = cancelled + ?6, last_status = ?7, last_error = ?8,
+                 last_attempt_at = ?9
+             WHERE endpoint = ?1",
+        )?
+        .execute(params![
             endpoint,
             pending,
             delivered,
             failed,
             dead,
             cancelled,
-            added,
             last.status,
             last.error,
             last.started_at.as_millis()
-        ];
-        // Not by RETURNING, which builds a table for its one row.
-        let answers: i64 = conn
-            .prepare_cached("SELECT answers FROM endpoint WHERE endpoint = ?1")?
-            .query_row([endpoint], |row| row.get(0))?;
-        conn.prepare_cached(
-            "UPDATE endpoint SET pending = pending + ?2, delivered = delivered + ?3, failed = failed + ?4,
-                     dead = dead + ?5, cancelled = cancelled + ?6, answers = answers + ?7, last_status = ?8,
-                     last_error = ?9, last_attempt_at = ?10
-                 WHERE endpoint = ?1",
-        )?
-        .execute(counts)?;
-        let mut put = conn.prepare_cached(
-            "INSERT OR REPLACE INTO latency (endpoint, place, duration_ms) VALUES (?1, ?2, ?3)",
-        )?;
-        let older = self.answers_ms.len().saturating_sub(WINDOW);
-        for (number, ms) in (answers..).zip(self.answers_ms).skip(older) {
-            put.execute(params![endpoint, number.rem_euclid(WINDOW as i64), integer(ms)])?;
-        }
+        ])?;
         Ok(())
     }
 }

@@ -8,14 +8,15 @@
 
 use std::path::PathBuf;
 
-use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use rusqlite::{CachedStatement, Connection};
+use tokio::sync::oneshot;
 
+use super::answers::Answers;
 use super::failure::classify;
 use super::file;
-use super::open::Open;
+use super::statements::Statements;
 use super::tally::{Endpoints, Tally};
-use super::thread::{Message, Thread};
+use super::thread::{Jobs, Message, Thread};
 use super::trouble::{Trouble, Who};
 use crate::Error;
 
@@ -72,9 +73,13 @@ pub(super) struct Writer(Thread<Box<dyn Job>>);
 
 impl Writer {
     /// Starts the thread with an open connection to the file at `path`.
-    pub(super) fn start(path: PathBuf, conn: Connection, trouble: Trouble) -> Result<Self, Error> {
-        let desk =
-            Desk { path, conn: Some(conn), endpoints: Endpoints::default(), open: Open::default(), trouble };
+    pub(super) fn start(
+        path: PathBuf,
+        conn: Connection,
+        answers: Answers,
+        trouble: Trouble,
+    ) -> Result<Self, Error> {
+        let desk = Desk { path, conn: Some(conn), endpoints: Endpoints::default(), answers, trouble };
         Thread::start("store-write", move |jobs| desk.run(jobs)).map(Writer)
     }
 
@@ -110,15 +115,19 @@ pub(super) struct Batch<'c> {
     pub(super) conn: &'c Connection,
     /// Ids of endpoints.
     pub(super) endpoints: &'c mut Endpoints,
-    /// Pending deliveries of events.
-    pub(super) open: &'c mut Open,
+    statements: Statements<'c>,
     /// What the write at hand counts.
     pub(super) tally: Tally,
     /// What the writes before it counted.
     pub(super) whole: Tally,
 }
 
-impl Batch<'_> {
+impl<'c> Batch<'c> {
+    /// Returns a statement that is run many times in a transaction.
+    pub(super) fn statement(&mut self, sql: &'static str) -> rusqlite::Result<&mut CachedStatement<'c>> {
+        self.statements.get(self.conn, sql)
+    }
+
     fn one<T>(
         &mut self,
         write: &mut impl FnMut(&mut Self) -> rusqlite::Result<T>,
@@ -146,7 +155,6 @@ impl Batch<'_> {
         let is_undone = !self.conn.is_autocommit()
             && self.run("ROLLBACK TO one").and_then(|()| self.run("RELEASE one")).is_ok();
         self.endpoints.forget();
-        self.open.forget();
         is_undone
     }
 
@@ -161,15 +169,15 @@ struct Desk {
     /// `None` after an error that the connection may not have survived.
     conn: Option<Connection>,
     endpoints: Endpoints,
-    open: Open,
+    answers: Answers,
     trouble: Trouble,
 }
 
 impl Desk {
-    fn run(mut self, mut jobs: mpsc::Receiver<Message<Box<dyn Job>>>) {
+    fn run(mut self, mut jobs: Jobs<Box<dyn Job>>) {
         let mut stop = None;
         while stop.is_none()
-            && let Some(first) = jobs.blocking_recv()
+            && let Some(first) = jobs.next()
         {
             let mut writes = Vec::new();
             let mut message = Some(first);
@@ -181,14 +189,19 @@ impl Desk {
                         break;
                     }
                 }
-                message = if writes.len() < DRAIN { jobs.try_recv().ok() } else { None };
+                message = if writes.len() < DRAIN { jobs.waiting() } else { None };
             }
             if !writes.is_empty() {
                 self.transact(writes);
             }
         }
-        // The last connection to close moves the log into the file and removes it.
-        drop(self.conn.take());
+        if let Some(conn) = self.conn.take() {
+            if let Err(error) = self.answers.save_all(&conn) {
+                tracing::debug!(%error, "the last answers' durations are lost");
+            }
+            // The last connection to close moves the log into the file and removes it.
+            drop(conn);
+        }
         if let Some(stopped) = stop {
             let _ = stopped.send(());
         }
@@ -225,7 +238,7 @@ impl Desk {
         let mut batch = Batch {
             conn,
             endpoints: &mut self.endpoints,
-            open: &mut self.open,
+            statements: Statements::default(),
             tally: Tally::default(),
             whole: Tally::default(),
         };
@@ -238,13 +251,15 @@ impl Desk {
                 }
             }
         }
-        std::mem::take(&mut batch.whole).write(conn).map_err(classify)?;
-        batch.run("COMMIT").map_err(classify)
+        let mut whole = std::mem::take(&mut batch.whole);
+        whole.write(conn, &self.answers).map_err(classify)?;
+        batch.run("COMMIT").map_err(classify)?;
+        whole.committed(&self.answers);
+        Ok(())
     }
 
     fn recover(&mut self, error: &Error) {
         self.endpoints.forget();
-        self.open.forget();
         if let Some(conn) = &self.conn {
             let rolled_back = conn.is_autocommit() || conn.execute_batch("ROLLBACK").is_ok();
             if !rolled_back || matches!(error, Error::Io(_) | Error::Corrupt(_)) {
