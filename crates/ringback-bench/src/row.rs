@@ -109,7 +109,8 @@ pub struct Measured {
     pub ours: Spread,
     /// The ceiling, over the rounds; `None` = the claim has none.
     pub ceiling: Option<Spread>,
-    /// How far two neighbouring rounds of ours were apart at most, as a share of our median; `None` = one round.
+    /// How far the ratios of two neighbouring rounds were apart at most, as a share of their median; without a ceiling,
+    /// ours. `None` = one round.
     pub noise: Option<f64>,
 }
 
@@ -168,9 +169,11 @@ impl Bench {
 fn measured(claim: Claim, n: usize, ours: &[Vec<f64>], ceilings: &[Vec<Option<f64>>]) -> Measured {
     let ours: Vec<f64> = ours.iter().filter_map(|round| round.get(n).copied()).collect();
     let ceiling: Vec<f64> = ceilings.iter().filter_map(|round| round.get(n).copied().flatten()).collect();
+    // Of what is compared with a baseline: the ceiling's noise is in it as well.
+    let ratios: Vec<f64> = ours.iter().zip(&ceiling).map(|(ours, ceiling)| ours / ceiling).collect();
     Measured {
         claim,
-        noise: statistics::noise(&ours),
+        noise: statistics::noise(if ceiling.is_empty() { &ours } else { &ratios }),
         ours: Spread::of(&ours),
         ceiling: (!ceiling.is_empty()).then(|| Spread::of(&ceiling)),
     }
@@ -224,6 +227,22 @@ mod tests {
         assert_eq!(met(Lower, beside, 6.0, Some(1.0)), Some(true), "5 beyond 1");
         assert_eq!(met(Lower, beside, 121.0, Some(100.0)), Some(false), "1.2 times 100");
         assert_eq!(met(Lower, Floor::Shown, 1.0, None), None);
+    }
+
+    #[test]
+    fn noise_is_that_of_the_ratio_or_of_ours_where_there_is_no_ceiling() {
+        let noise = |ours: [f64; 3], ceilings: [Option<f64>; 3]| {
+            let claim = one(Better::Higher, Floor::OfCeiling(0.5), 1.0, None).claim;
+            let (ours, ceilings) = (ours.map(|n| vec![n]), ceilings.map(|n| vec![n]));
+            measured(claim, 0, &ours, &ceilings).noise
+        };
+        assert_eq!(
+            noise([50.0, 100.0, 50.0], [Some(100.0), Some(200.0), Some(100.0)]),
+            Some(0.0),
+            "the host's"
+        );
+        assert_eq!(noise([50.0; 3], [Some(100.0), Some(100.0), Some(50.0)]), Some(1.0), "the ceiling's");
+        assert_eq!(noise([50.0, 100.0, 50.0], [None; 3]), Some(1.0));
     }
 
     #[test]
