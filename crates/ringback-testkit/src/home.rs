@@ -98,6 +98,13 @@ impl Home {
         path
     }
 
+    /// Makes a named pipe below the home, in a directory that is there, and returns its path.
+    pub fn fifo(&self, below: impl AsRef<Path>) -> PathBuf {
+        let path = self.path.join(below);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe can be made");
+        path
+    }
+
     /// Reads a file below the home; `None` when it is not there.
     pub fn read(&self, below: impl AsRef<Path>) -> Option<String> {
         fs::read_to_string(self.path.join(below)).ok()

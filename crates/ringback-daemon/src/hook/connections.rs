@@ -1,17 +1,18 @@
 //! Accepting connections within bounds: how many, and how long their headers may take.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::Request;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tower::ServiceExt;
 
 /// Connections at once; further ones wait in the system's queue.
 const CONNECTIONS: usize = 1024;
@@ -21,12 +22,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long requests under way may take once the daemon stops.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The socket's other end, as a request's extension.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
-
-/// Serves `router` until `stop` turns true; requests under way then may still end.
-pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+/// Serves until `stop` turns true; requests under way then may still end. `answer` is told the socket's other end.
+pub(super) async fn serve<F>(
+    listener: TcpListener,
+    answer: impl Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + 'static,
+    mut stop: watch::Receiver<bool>,
+) where
+    F: Future<Output = Response> + Send + 'static,
+{
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections: JoinSet<()> = JoinSet::new();
     while !*stop.borrow() {
@@ -44,11 +47,11 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: watch
             }
         };
         let _ = stream.set_nodelay(true);
-        let service =
-            router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
-                request.extensions_mut().insert(Peer(peer));
-                Request::from(request.map(axum::body::Body::new))
-            });
+        let answer = answer.clone();
+        let service = service_fn(move |request| {
+            let answering = answer(peer, request);
+            async { Ok::<_, Infallible>(answering.await) }
+        });
         let mut stopping = stop.clone();
         let stopped = async move {
             let _ = stopping.wait_for(|stop| *stop).await;
@@ -56,7 +59,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: watch
         connections.spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
-            let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+            let connection = http.serve_connection(TokioIo::new(stream), service);
             tokio::pin!(connection);
             let _ = tokio::select! {
                 ended = connection.as_mut() => ended,

@@ -12,13 +12,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Request, State};
 use axum::http::request::Parts as Head;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
+use hyper::Request;
+use hyper::body::Incoming;
 use ringback_model::hook_call::CallOutcome;
 use ringback_model::inbound::bounds::{Caller, Gate};
 use ringback_model::inbound::{self, IdempotencyKey, Refusal};
@@ -29,7 +28,6 @@ use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-pub use connections::Peer;
 pub use declared::{
     Checked, NotTried, Outcome, Proof, Trial, Tried, check, file_of, hooks_directory, is_slug, try_file,
     try_slug,
@@ -44,8 +42,10 @@ use crate::run::Runs;
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// Bytes of bodies in flight together.
 const BODIES_IN_FLIGHT: usize = 64 << 20;
-/// A refused body is read away up to this, so that the answer arrives.
+/// A refused body is read away up to this, so that the answer arrives, as long as it keeps coming.
 const READ_AWAY: usize = 1 << 20;
+const READ_AWAY_TIME: Duration = Duration::from_secs(5);
+const READ_AWAY_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(crate) struct Hooks(Arc<Parts>);
@@ -92,19 +92,23 @@ impl Hooks {
 
     /// Serves until `stop` turns true.
     pub(crate) async fn serve(self, listener: TcpListener, stop: watch::Receiver<bool>) {
-        connections::serve(listener, Router::new().fallback(handle).with_state(self), stop).await;
+        let answer = move |socket, request| handle(self.clone(), socket, request);
+        connections::serve(listener, answer, stop).await;
     }
 }
 
-async fn handle(State(hooks): State<Hooks>, request: Request) -> Response {
+async fn handle(hooks: Hooks, socket: SocketAddr, request: Request<Incoming>) -> Response {
     let (head, mut body) = request.into_parts();
-    let socket = head.extensions.get::<Peer>().map(|p| p.0);
     let peer = peer(socket, &head.headers, &hooks.0.trusted_proxies);
     let answer = hooks.answer(peer, &head, &mut body).await;
     match answer {
         Ok(answered) => answered.into_response(),
         Err(refused) => {
-            read_away(body).await;
+            // Whoever asks first whether to send it has not sent it; what came too slowly was waited for long enough.
+            let is_asking = head.headers.contains_key(header::EXPECT);
+            if !is_asking && refused.status != StatusCode::REQUEST_TIMEOUT {
+                read_away(body).await;
+            }
             refused.into_response()
         }
     }
@@ -189,14 +193,14 @@ fn json(text: &str) -> impl IntoResponse + use<> {
 
 impl Hooks {
     /// Authentication, then rates, then the body, then idempotency.
-    async fn answer(&self, peer: Option<IpAddr>, head: &Head, body: &mut Body) -> Result<Answered, Refused> {
+    async fn answer(&self, peer: IpAddr, head: &Head, body: &mut Incoming) -> Result<Answered, Refused> {
         let path = head.uri.path();
         if !path.starts_with("/hook/") {
             return Err(Refusal::NotFound.into());
         }
         let is_bearer = is_authentic(&head.headers, &self.0.secret_hash);
         if path != "/hook/agent" {
-            return self.declared(peer, head, body, is_bearer).await;
+            return Box::pin(self.declared(peer, head, body, is_bearer)).await;
         }
         if !is_bearer {
             return Err(self.unauthorized(peer));
@@ -205,7 +209,7 @@ impl Hooks {
             return Err(Refusal::MethodNotAllowed.into());
         }
         self.wait_for_rate(None)?;
-        let (bytes, _room) = self.body(&head.headers, body, self.0.max_body).await?;
+        let (bytes, _room) = self.plain_body(&head.headers, body, self.0.max_body).await?;
         let call = inbound::parse_call(&bytes, self.0.runs.known())?;
         let key = idempotency_key(&head.headers)?;
         let caller = Caller::Source(call.source.clone());
@@ -243,42 +247,46 @@ impl Hooks {
     }
 
     /// Failing calls are slowed down; a valid one is never refused for them.
-    fn unauthorized(&self, peer: Option<IpAddr>) -> Refused {
+    fn unauthorized(&self, peer: IpAddr) -> Refused {
         let mut throttle = self.0.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-        match peer.and_then(|peer| throttle.failed(peer, clock::now())) {
+        match throttle.failed(peer, clock::now()) {
             Some(wait) => Refusal::TooManyRequests { wait }.into(),
             None => Refusal::Unauthorized.into(),
         }
     }
 
-    /// The body, and the room that it takes until it is done with.
+    /// The body, unless it is encoded, and the room that it takes until it is done with.
+    async fn plain_body(
+        &self,
+        headers: &HeaderMap,
+        body: &mut Incoming,
+        limit: usize,
+    ) -> Result<(Vec<u8>, OwnedSemaphorePermit), Refused> {
+        is_plain(headers)?;
+        self.body(headers, body, limit).await
+    }
+
+    /// The body as it came.
     async fn body(
         &self,
         headers: &HeaderMap,
-        body: &mut Body,
+        body: &mut Incoming,
         limit: usize,
     ) -> Result<(Vec<u8>, OwnedSemaphorePermit), Refused> {
-        let is_plain = headers
-            .get_all(header::CONTENT_ENCODING)
-            .iter()
-            .all(|v| v.as_bytes().eq_ignore_ascii_case(b"identity"));
-        if !is_plain {
-            return Err(Refused::other(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "content encoding not supported: send the body as it is",
-            ));
-        }
         let announced =
             headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
         if announced.is_some_and(|length: usize| length > limit) {
             return Err(Refusal::PayloadTooLarge.into());
         }
-        let reserved = u32::try_from(announced.unwrap_or(limit)).unwrap_or(u32::MAX);
-        let bodies = Arc::clone(&self.0.bodies);
-        let room = bodies.try_acquire_many_owned(reserved).map_err(|_| Refused {
-            retry_after: Some(1),
-            ..Refused::other(StatusCode::SERVICE_UNAVAILABLE, "too many bodies in flight")
-        })?;
+        // Taken for what is there: what is announced may never come, and would keep others out.
+        let room_for = |bytes: usize| {
+            let taken = u32::try_from(bytes).unwrap_or(u32::MAX);
+            Arc::clone(&self.0.bodies).try_acquire_many_owned(taken).map_err(|_| Refused {
+                retry_after: Some(1),
+                ..Refused::other(StatusCode::SERVICE_UNAVAILABLE, "too many bodies in flight")
+            })
+        };
+        let mut room = room_for(0)?;
         let reading = async {
             let mut bytes = Vec::new();
             while let Some(frame) = body.frame().await {
@@ -288,6 +296,7 @@ impl Hooks {
                     if bytes.len() + data.len() > limit {
                         return Err(Refusal::PayloadTooLarge.into());
                     }
+                    room.merge(room_for(data.len())?);
                     bytes.extend_from_slice(&data);
                 }
             }
@@ -297,6 +306,16 @@ impl Hooks {
         let bytes = tokio::time::timeout(BODY_TIME, reading).await.unwrap_or_else(late)?;
         Ok((bytes, room))
     }
+}
+
+/// Whether the body is sent as it is.
+fn is_plain(headers: &HeaderMap) -> Result<(), Refused> {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    let what = "content encoding not supported: send the body as it is";
+    Err(Refused::other(StatusCode::UNSUPPORTED_MEDIA_TYPE, what))
 }
 
 /// The caller's own key, where it sends one.
@@ -310,7 +329,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refuse
     })
 }
 
-/// A missing, doubled or unreadable header costs the same work as a wrong secret.
+/// A missing, doubled, non-ASCII or unreadable header costs the same work as a wrong secret.
 fn is_authentic(headers: &HeaderMap, secret_hash: &[u8; 32]) -> bool {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let first = values.next().map(HeaderValue::as_bytes).unwrap_or_default();
@@ -318,35 +337,45 @@ fn is_authentic(headers: &HeaderMap, secret_hash: &[u8; 32]) -> bool {
     let given = first.strip_prefix(b"Bearer ");
     let hash: [u8; 32] = Sha256::digest(given.unwrap_or_default()).into();
     let is_equal: bool = hash.ct_eq(secret_hash).into();
-    is_equal && is_single && given.is_some()
+    is_equal && is_single && given.is_some_and(<[u8]>::is_ascii)
 }
 
-/// The socket's address; behind a trusted proxy the last address that the proxy did not add itself.
-fn peer(socket: Option<SocketAddr>, headers: &HeaderMap, trusted: &[ipnet::IpNet]) -> Option<IpAddr> {
-    let socket = socket?.ip();
+/// The socket's address; behind a trusted proxy the last address that the proxy did not add itself. Nothing left of
+/// what cannot be read is believed: the caller may have written it.
+fn peer(socket: SocketAddr, headers: &HeaderMap, trusted: &[ipnet::IpNet]) -> IpAddr {
+    let socket = socket.ip();
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
     if !is_trusted(&socket) {
-        return Some(socket);
+        return socket;
     }
-    let forwarded = headers.get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok());
-    let hops: Vec<IpAddr> =
-        forwarded.flat_map(|v| v.split(',')).filter_map(|a| a.trim().parse().ok()).collect();
-    Some(hops.into_iter().rev().find(|ip| !is_trusted(ip)).unwrap_or(socket))
+    let forwarded: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .flat_map(|v| v.to_str().unwrap_or_default().split(','))
+        .collect();
+    let hops = forwarded.into_iter().rev().map_while(|hop| address(hop.trim()));
+    hops.into_iter().find(|ip| !is_trusted(ip)).unwrap_or(socket)
+}
+
+/// An address as proxies write it: alone, with a port, or in brackets.
+fn address(hop: &str) -> Option<IpAddr> {
+    let alone = || hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop).parse().ok();
+    hop.parse::<SocketAddr>().map(|with_port| with_port.ip()).ok().or_else(alone)
 }
 
 /// Reads what is left of a body, within bounds: a peer that is still sending would otherwise see a reset and not the
 /// answer.
-async fn read_away(mut body: Body) {
+async fn read_away(mut body: Incoming) {
     let reading = async {
         let mut read = 0;
-        while let Some(Ok(frame)) = body.frame().await {
+        while let Ok(Some(Ok(frame))) = tokio::time::timeout(READ_AWAY_PATIENCE, body.frame()).await {
             read += frame.data_ref().map_or(0, bytes::Bytes::len);
             if read > READ_AWAY {
                 return;
             }
         }
     };
-    let _ = tokio::time::timeout(Duration::from_secs(5), reading).await;
+    let _ = tokio::time::timeout(READ_AWAY_TIME, reading).await;
 }
 
 #[cfg(test)]
@@ -380,6 +409,8 @@ mod tests {
         let mut doubled = headers(&[("authorization", b"Bearer s3cret")]);
         doubled.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer s3cret"));
         assert!(!is_authentic(&doubled, &right) && !is_authentic(&HeaderMap::new(), &right));
+        let beyond = hash("p\u{e4}ss");
+        assert!(!is_authentic(&headers(&[("authorization", "Bearer p\u{e4}ss".as_bytes())]), &beyond));
         // No secret is no secret, not an empty one.
         assert!(!is_authentic(&HeaderMap::new(), &hash("")));
     }
@@ -388,11 +419,22 @@ mod tests {
     fn a_forwarded_address_is_believed_from_trusted_proxies_only() {
         let trusted = ["10.0.0.0/8".parse().unwrap()];
         let forwarded = headers(&[("x-forwarded-for", b"203.0.113.9, 198.51.100.7, 10.1.1.1")]);
-        let seen = |socket: &str| peer(socket.parse().ok(), &forwarded, &trusted).map(|ip| ip.to_string());
-        assert_eq!(seen("192.0.2.1:9").as_deref(), Some("192.0.2.1"));
+        let seen = |socket: &str| peer(socket.parse().unwrap(), &forwarded, &trusted).to_string();
+        assert_eq!(seen("192.0.2.1:9"), "192.0.2.1");
         // The caller wrote what stands left of the first address that the proxies vouch for.
-        assert_eq!(seen("10.0.0.2:9").as_deref(), Some("198.51.100.7"));
-        assert_eq!(peer("10.0.0.2:9".parse().ok(), &HeaderMap::new(), &trusted), "10.0.0.2".parse().ok());
+        assert_eq!(seen("10.0.0.2:9"), "198.51.100.7");
+        for (value, believed) in [
+            ("203.0.113.9, 198.51.100.7:4711", "198.51.100.7"),
+            ("203.0.113.9, [2001:db8::1], 10.1.1.1", "2001:db8::1"),
+            ("203.0.113.9, [2001:db8::1]:443", "2001:db8::1"),
+            ("203.0.113.9, unknown", "10.0.0.2"),
+            ("203.0.113.9, \u{e4}", "10.0.0.2"),
+        ] {
+            let all = headers(&[("x-forwarded-for", value.as_bytes())]);
+            assert_eq!(peer("10.0.0.2:9".parse().unwrap(), &all, &trusted).to_string(), believed, "{value}");
+        }
+        let direct = peer("10.0.0.2:9".parse().unwrap(), &HeaderMap::new(), &trusted);
+        assert_eq!(direct.to_string(), "10.0.0.2");
     }
 
     /// For as long as `RINGBACK_FUZZ_SECONDS` says, else 5 s.
@@ -402,15 +444,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopping) = watch::channel(false);
-        let trusted = ["127.0.0.0/8".parse().unwrap()];
-        let router = Router::new().fallback(move |request: Request| async move {
-            let socket = request.extensions().get::<Peer>().map(|p| p.0);
+        let answer = |socket, request: Request<Incoming>| async move {
             let is_known = is_authentic(request.headers(), &hash("s3cret"));
-            let _ = peer(socket, request.headers(), &trusted);
+            let _ = peer(socket, request.headers(), &["127.0.0.0/8".parse().unwrap()]);
             let _ = request.headers().get("idempotency-key").map(|v| inbound::idempotency_key(v.as_bytes()));
-            if is_known { StatusCode::ACCEPTED } else { StatusCode::UNAUTHORIZED }
-        });
-        let serving = tokio::spawn(connections::serve(listener, router, stopping));
+            if is_known { StatusCode::ACCEPTED } else { StatusCode::UNAUTHORIZED }.into_response()
+        };
+        let serving = tokio::spawn(connections::serve(listener, answer, stopping));
 
         let mut state = 0x0005_eed5_u64;
         let mut random = move |below: usize| {

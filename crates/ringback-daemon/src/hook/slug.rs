@@ -6,9 +6,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::http::request::Parts as Head;
 use axum::http::{Method, StatusCode};
+use hyper::body;
 use ringback_model::inbound::bounds::Caller;
 use ringback_model::inbound::{self, IdempotencyKey, Refusal, SHOWN_CHARS};
 use ringback_webhook::senders::{self, Incoming, Verified};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::call_log::note;
 use super::declared::{self, Auth, Filled, Hook, Sent, Unfit};
-use super::{Answered, Hooks, Refused, idempotency_key};
+use super::{Answered, Hooks, READ_AWAY, Refused, idempotency_key, is_plain};
 use crate::clock;
 
 impl From<Unfit> for Refused {
@@ -30,9 +30,9 @@ impl Hooks {
     /// A path below `/hook/` that is not `agent`.
     pub(super) async fn declared(
         &self,
-        peer: Option<IpAddr>,
+        peer: IpAddr,
         head: &Head,
-        body: &mut Body,
+        body: &mut body::Incoming,
         is_bearer: bool,
     ) -> Result<Answered, Refused> {
         let path = head.uri.path();
@@ -51,20 +51,21 @@ impl Hooks {
         if head.method != Method::POST {
             return Err(Refusal::MethodNotAllowed.into());
         }
+        // Refused for its body, which is not kept then.
+        let early = |refused: Refused, call: &senders::Call| {
+            let noted = note(&hook, head, clock::now(), None, call);
+            let refused = Err(refused);
+            self.0.call_log.keep(noted, &refused);
+            refused
+        };
         let Auth::Sender { scheme, .. } = &hook.auth else {
             let call = senders::Call::default();
-            let early = |refused: Refused| {
-                let noted = note(&hook, head, clock::now(), None, &call);
-                let refused = Err(refused);
-                self.0.call_log.keep(noted, &refused);
-                refused
-            };
             if let Err(refusal) = self.wait_for_rate_of(&hook) {
-                return early(refusal.into());
+                return early(refusal.into(), &call);
             }
-            let (bytes, _room) = match self.body(&head.headers, body, hook.max_body).await {
+            let (bytes, _room) = match self.plain_body(&head.headers, body, hook.max_body).await {
                 Ok(read) => read,
-                Err(refused) => return early(refused),
+                Err(refused) => return early(refused, &call),
             };
             return self.noted(&hook, head, bytes, call).await;
         };
@@ -81,12 +82,26 @@ impl Hooks {
         };
         // Nobody's body is read who shows no proof at all.
         if let Err(why) = declared::verify(&hook, scheme, incoming(b""), clock::now())
-            && is_hopeless(&why)
+            && (is_hopeless(&why) || scheme.is_in_the_headers(&head.headers))
         {
             return Err(unbelieved(why));
         }
-        let (bytes, _room) = self.body(&head.headers, body, hook.max_body).await?;
-        match declared::verify(&hook, scheme, incoming(&bytes), clock::now()).map_err(unbelieved)? {
+        // What is signed has to be read before it is known whose it is: until then a body that is too long, too slow
+        // or encoded is answered like a wrong signature, and one that is a little too long is read to its end.
+        let (bytes, _room) = match self.body(&head.headers, body, hook.max_body + READ_AWAY).await {
+            Ok(read) => read,
+            Err(refused) if refused.status == StatusCode::SERVICE_UNAVAILABLE => return Err(refused),
+            Err(_) => return Err(unbelieved(senders::Refused::NoMatch)),
+        };
+        let verified = declared::verify(&hook, scheme, incoming(&bytes), clock::now()).map_err(unbelieved)?;
+        let fits = is_plain(&head.headers).and_then(|()| match bytes.len() {
+            length if length > hook.max_body => Err(Refusal::PayloadTooLarge.into()),
+            _ => Ok(()),
+        });
+        if let Err(refused) = fits {
+            return early(refused, &senders::Call::default());
+        }
+        match verified {
             Verified::Challenge(answer) => {
                 let noted = note(&hook, head, clock::now(), Some(&bytes), &senders::Call::default());
                 let answered = Ok(Answered::Challenge(answer));

@@ -44,7 +44,11 @@ impl Dispatcher {
     /// are told to end, and are waited for.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let runs = self.0;
-        runs.recover().await;
+        tokio::select! {
+            () = runs.recover() => {}
+            // What is not written yet is looked for again by the next start.
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
         let slots = runs.0.config.max_concurrent;
         let mut going: JoinSet<()> = JoinSet::new();
         while !*stop.borrow() {
@@ -95,12 +99,12 @@ struct Taken {
 impl Runs {
     /// Ends the processes of runs that were going on when ringback was killed.
     async fn recover(&self) {
-        let left = match self.0.ledger.unfinished().await {
-            Ok(left) => left,
-            Err(error) => {
-                tracing::debug!(%error, "cannot look for runs that a crash left behind");
-                return;
+        let left = loop {
+            match self.0.ledger.unfinished().await {
+                Ok(left) => break left,
+                Err(error) => tracing::debug!(%error, "cannot look for runs that a crash left behind"),
             }
+            tokio::time::sleep(LEDGER_PAUSE).await;
         };
         let mut ending = JoinSet::new();
         for run in left {
@@ -127,20 +131,47 @@ impl Runs {
     }
 
     /// Queues an interrupted run again, once: before its end is written, and under a key of its own, so that another
-    /// crash at any moment makes neither none nor two of it.
+    /// crash at any moment makes neither none nor two of it. Waits for a ledger that fails, as the end does.
     async fn queue_again(&self, run: &Run) {
         let now = self.moment().at;
-        let key = CallKey { scope: "interrupted".to_owned(), value: run.id.to_string() };
-        let run = run.again(RunId(Uuid::new_v4()), now);
-        let accept = Accept { run, key: Some(key), now, key_ttl: KEY_TTL, max_queued: u64::MAX, rule: None };
-        if let Err(error) = self.0.ledger.accept(accept).await {
-            tracing::warn!(%error, "an interrupted run cannot be queued again");
+        let again = run.again(RunId(Uuid::new_v4()), now);
+        loop {
+            let key = CallKey { scope: "interrupted".to_owned(), value: run.id.to_string() };
+            let accept = Accept {
+                run: again.clone(),
+                key: Some(key),
+                now,
+                key_ttl: KEY_TTL,
+                max_queued: u64::MAX,
+                rule: None,
+            };
+            match self.0.ledger.accept(accept).await {
+                Ok(_) | Err(ringback_store::Error::Closed) => return,
+                Err(error) => tracing::debug!(%error, "an interrupted run cannot be queued again yet"),
+            }
+            tokio::time::sleep(LEDGER_PAUSE).await;
         }
     }
 
     /// Takes up to `free` runs from the queue: each is journaled as working and known as active.
+    ///
+    /// # Errors
+    /// The ledger fails before any is taken. What was taken before it fails is given: the journal calls it working, so
+    /// that nobody would come upon it again.
     async fn take_queued(&self, free: usize) -> Result<Taken, ringback_store::Error> {
         let mut taken = Taken::default();
+        match self.take_more(&mut taken, free).await {
+            Ok(()) => Ok(taken),
+            Err(error) if taken.runs.is_empty() => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "cannot take more runs from the queue");
+                taken.again_at = Some(self.moment().at.plus(LEDGER_PAUSE));
+                Ok(taken)
+            }
+        }
+    }
+
+    async fn take_more(&self, taken: &mut Taken, free: usize) -> Result<(), ringback_store::Error> {
         // Good enough to see what has to wait; what may start is judged again, under the lock.
         let mut situation = self.situation().await?;
         let (mut seen, mut limit) = (HashSet::new(), free.max(READ_AT_FIRST));
@@ -149,7 +180,7 @@ impl Runs {
             let is_whole = queue.len() < limit;
             for run in queue {
                 if taken.runs.len() == free {
-                    return Ok(taken);
+                    return Ok(());
                 }
                 if !seen.insert(run.id) {
                     continue;
@@ -164,7 +195,7 @@ impl Runs {
                 }
             }
             if is_whole {
-                return Ok(taken);
+                return Ok(());
             }
             limit *= 4;
         }
@@ -486,6 +517,8 @@ fn end_of(outcome: Outcome) -> End {
     End { state, error, cost_usd: outcome.cost_usd, tokens }
 }
 
+#[cfg(test)]
+mod faulty;
 #[cfg(test)]
 mod gathering;
 #[cfg(test)]

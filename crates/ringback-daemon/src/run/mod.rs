@@ -274,8 +274,23 @@ impl Runs {
         self.enqueue(run, call_key(route, key), rule).await
     }
 
-    /// Puts a new run at the end of the queue, or what it brings into one that waits there.
+    /// Puts a new run at the end of the queue, or what it brings into one that waits there; to the end, even if whoever
+    /// asked hangs up meanwhile and is dropped: what is in the journal by then has to be acted on.
     async fn enqueue(
+        &self,
+        run: Run,
+        key: Option<CallKey>,
+        rule: Option<Rule>,
+    ) -> Result<(RunId, CallOutcome), Refusal> {
+        let this = self.clone();
+        let queued = tokio::spawn(async move { this.enqueue_now(run, key, rule).await }).await;
+        queued.unwrap_or_else(|error| {
+            tracing::error!(%error, "a call could not be queued");
+            Err(Refusal::StorageUnavailable)
+        })
+    }
+
+    async fn enqueue_now(
         &self,
         run: Run,
         key: Option<CallKey>,

@@ -134,7 +134,7 @@ pub enum Unusable {
     #[error("not an Ed25519 public key: {0} is needed")]
     NotAPublicKey(&'static str),
     /// The signed template names something that is not there to be signed.
-    #[error("{{{0}}} cannot be signed: a template has {{body}}, {{timestamp}} and {{id}}")]
+    #[error("{{{0}}} cannot be signed: a template has {{body}}, {{timestamp}} (or {{ts}}) and {{id}}")]
     UnknownPlaceholder(String),
     /// The template does not cover the body, or covers it twice.
     #[error("the signed template needs {{body}} exactly once")]
@@ -193,6 +193,15 @@ impl Scheme {
             Proof::Standard(standard) => standard.has_secret(),
             Proof::Twilio(twilio) => twilio.has_secret(),
             Proof::Discord(discord) => discord.has_secret(),
+        }
+    }
+
+    /// Whether the headers of such a request say all about its sender, so that its body changes nothing.
+    pub fn is_in_the_headers(&self, headers: &HeaderMap) -> bool {
+        match &self.proof {
+            Proof::Nothing | Proof::Token(_) => true,
+            Proof::Gitlab { token, signing } => !is_signed(token, signing, headers),
+            Proof::Hmac(_) | Proof::Standard(_) | Proof::Twilio(_) | Proof::Discord(_) => false,
         }
     }
 
@@ -261,7 +270,7 @@ impl Proof {
             Proof::Hmac(signed) => signed.check(request, now),
             // What is signed is judged by its signature, also when a right token comes with it.
             Proof::Gitlab { token, signing } => {
-                if signing.has_secret() && (standard::WEBHOOK.is_in(request.headers) || !token.has_secret()) {
+                if is_signed(token, signing, request.headers) {
                     signing.check(request, now)
                 } else {
                     token.check(request.headers)
@@ -272,6 +281,11 @@ impl Proof {
             Proof::Discord(discord) => discord.check(request, now),
         }
     }
+}
+
+/// Whether GitLab's signature counts, and not its token.
+fn is_signed(token: &token::Token, signing: &standard::Standard, headers: &HeaderMap) -> bool {
+    signing.has_secret() && (standard::WEBHOOK.is_in(headers) || !token.has_secret())
 }
 
 impl From<Proof> for Scheme {

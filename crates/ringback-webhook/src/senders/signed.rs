@@ -263,7 +263,7 @@ fn template(text: &str) -> Result<Vec<Part>, Unusable> {
         }
         parts.push(match &from[1..end] {
             "body" => Part::Body,
-            "timestamp" => Part::Timestamp,
+            "timestamp" | "ts" => Part::Timestamp,
             "id" => Part::Id,
             other => return Err(Unusable::UnknownPlaceholder(other.to_owned())),
         });

@@ -53,7 +53,13 @@ impl Names {
 
     /// Id, timestamp and signatures.
     fn read<'a>(&self, all: &'a HeaderMap) -> Result<(&'a str, &'a str, &'a str), Refused> {
-        let one = |name| headers::one(all, name);
+        // An empty one is none: partial sets are refused.
+        let one = |name: &HeaderName| {
+            headers::one(all, name).and_then(|text| match text {
+                "" => Err(Refused::Missing(name.clone())),
+                text => Ok(text),
+            })
+        };
         Ok((one(&self.id)?, one(&self.timestamp)?, one(&self.signature)?))
     }
 }

@@ -7,6 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use ringback_testkit::{Daemon, Reply};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use tokio::io::AsyncWriteExt;
 
 use crate::inbound::{Inbound, SECRET, ended};
 use crate::{DEADLINE, ringback};
@@ -172,6 +173,56 @@ async fn without_the_hooks_own_credentials_every_call_is_401() {
         );
     }
     assert_eq!(runs(&daemon).await, 0);
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_taken_is_told_to_a_proven_sender_only() {
+    let mut inbound = home();
+    inbound.home.set_env("BEARER", "its-own-bearer");
+    let small = |auth: &str| format!("---\nauth: {{ {auth} }}\nmax-body: 1 KiB\n---\nlook\n");
+    write(&inbound, "ci.md", &small("github: GITHUB_WEBHOOK_SECRET"));
+    write(&inbound, "token.md", &small("bearer: BEARER"));
+    let _daemon = inbound.home.up(ringback()).await;
+    let long = json!({ "text": "x".repeat(4096) }).to_string();
+    let (right, wrong) = (sign(GITHUB, long.as_bytes()), sign("nonsense", long.as_bytes()));
+    let (zip, bearer) = (("content-encoding", "gzip"), format!("Bearer {SECRET}"));
+    let (signed, forged) = (("x-hub-signature-256", right.as_str()), ("x-hub-signature-256", wrong.as_str()));
+    let (own, listeners) = (("authorization", "Bearer its-own-bearer"), ("authorization", bearer.as_str()));
+    let (guessed, unauthorized) = (("authorization", "Bearer guessed"), json!({ "error": "unauthorized" }));
+    for (slug, headers, status) in [
+        ("ci", &[forged][..], 401),
+        ("ci", &[forged, zip], 401),
+        ("token", &[guessed], 401),
+        ("token", &[guessed, zip], 401),
+        ("token", &[listeners], 401),
+        ("ci", &[signed], 413),
+        ("ci", &[signed, zip], 415),
+        ("token", &[own], 413),
+    ] {
+        let reply = inbound.call("POST", &format!("/hook/{slug}"), headers, long.as_bytes()).await;
+        assert_eq!(reply.status, status, "{slug} {headers:?}");
+        assert_eq!(reply.json() == unauthorized, status == 401, "{slug} {headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_announced_and_never_come_keep_nobody_out() {
+    let inbound = home();
+    write(&inbound, "ci.md", CI);
+    let _daemon = inbound.home.up(ringback()).await;
+    let mut idle = Vec::new();
+    for _ in 0..70 {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", inbound.port)).await.unwrap();
+        let head = format!(
+            "POST /hook/ci HTTP/1.1\r\nhost: x\r\nx-hub-signature-256: sha256={}\r\ncontent-length: 1048576\r\n\r\n",
+            "0".repeat(64)
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        idle.push(stream);
+    }
+    assert_eq!(inbound.post("{\"message\":\"hello\"}").await.status, 202);
+    let reply = github(&inbound, "workflow_run", "d1", &workflow_run("failure", "octo/site")).await;
+    assert_eq!(reply.status, 202);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ pub(crate) const SECRET: &str = "the-hook-listeners-own-secret";
 /// A home whose agent is a shell script, with a hook listener on a free port.
 pub(crate) struct Inbound {
     pub(crate) home: Home,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Inbound {
@@ -168,6 +168,20 @@ async fn an_agent_that_is_not_there_is_503_and_accepts_nothing() {
 }
 
 #[tokio::test]
+async fn the_stats_count_the_runs_in_each_state() {
+    let inbound = Inbound::new("grep -q fail && exit 3; true", json!({}));
+    let daemon = inbound.home.up(ringback()).await;
+    for message in ["a", "b", "fail"] {
+        ended(&daemon, &inbound.start(json!({ "message": message })).await).await;
+    }
+    let stats = daemon.api_get("/api/stats").await.json();
+    let runs = |state: &str| stats[format!("runs_{state}")].as_u64();
+    assert_eq!(["completed", "failed"].map(runs), [Some(2), Some(1)], "{stats}");
+    let none = ["queued", "working", "timed_out", "cancelled", "interrupted", "screened", "superseded"];
+    assert_eq!(none.map(runs), [Some(0); 7], "{stats}");
+}
+
+#[tokio::test]
 async fn failing_calls_are_throttled_and_a_valid_one_is_never_refused_for_them() {
     let inbound = Inbound::new("cat > /dev/null", json!({}));
     let _daemon = inbound.home.up(ringback()).await;
@@ -182,9 +196,13 @@ async fn failing_calls_are_throttled_and_a_valid_one_is_never_refused_for_them()
 
 #[tokio::test]
 async fn a_port_without_a_secret_or_that_is_no_port_exits_2() {
-    for (port, secret, part) in
-        [("8787", "", "WEBHOOK_SECRET is not set"), ("zero", "x", "WEBHOOK_PORT"), ("0", "x", "WEBHOOK_PORT")]
-    {
+    for (port, secret, part) in [
+        ("8787", "", "WEBHOOK_SECRET is not set"),
+        ("8787", "p\u{e4}ss", "must be printable ASCII"),
+        ("zero", "x", "WEBHOOK_PORT"),
+        ("0", "x", "WEBHOOK_PORT"),
+        ("+8787", "x", "WEBHOOK_PORT"),
+    ] {
         let mut home = Home::new();
         home.set_env("WEBHOOK_PORT", port);
         home.set_env("WEBHOOK_SECRET", secret);

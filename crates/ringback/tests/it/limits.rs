@@ -86,7 +86,7 @@ async fn what_exceeds_the_days_money_stays_queued_and_says_why_and_new_calls_get
     let (code, listed, _) = cli(&inbound.home, &["runs", "list"]).await;
     assert!(code == Some(0) && listed.contains("waits for money until"), "{listed}");
     let (_, shown, _) = cli(&inbound.home, &["runs", "show", &second]).await;
-    assert!(shown.contains("waiting") && shown.contains("max_cost_usd   1"), "{shown}");
+    assert!(shown.contains("waiting") && shown.contains("max_cost_usd  1"), "{shown}");
 
     // A restart forgets nothing of it; a larger day lets it run.
     daemon.kill9().await;

@@ -190,27 +190,41 @@ fn shown(name: &str) -> String {
 
 /// Follows the directory.
 pub(crate) struct Follower {
+    place: Arc<Place>,
+    declared: Declared,
+    changes: Changes,
+}
+
+/// What files are read with, each time.
+struct Place {
     env: Env,
     directory: PathBuf,
     allow_unsigned: bool,
     runs: config::Runs,
-    declared: Declared,
-    changes: Changes,
+}
+
+impl Place {
+    fn load(&self, before: &Loaded) -> Loaded {
+        let around = Surroundings {
+            env: &self.env,
+            directory: &self.directory,
+            allow_unsigned: self.allow_unsigned,
+            runs: &self.runs,
+        };
+        load(&around, before)
+    }
 }
 
 impl Follower {
     /// Reads the directory for the first time.
     pub(crate) fn new(directory: PathBuf, allow_unsigned: bool, env: Env, runs: config::Runs) -> Follower {
         let mut follower = Follower {
-            env,
-            directory,
-            allow_unsigned,
-            runs,
+            place: Arc::new(Place { env, directory, allow_unsigned, runs }),
             declared: Declared::default(),
             changes: Changes::new("the hooks"),
         };
         follower.watch();
-        let first = follower.fresh(&Loaded::default());
+        let first = follower.place.load(&Loaded::default());
         first.warn(&Loaded::default());
         follower.declared.put(Arc::new(first));
         follower.watch();
@@ -231,22 +245,22 @@ impl Follower {
             }
             self.watch();
             let before = self.declared.now();
-            let loaded = self.fresh(&before);
+            let (place, known) = (Arc::clone(&self.place), Arc::clone(&before));
+            // A secret may be in a pipe, or on a file system that does not answer.
+            let loading = tokio::task::spawn_blocking(move || place.load(&known));
+            let loaded = tokio::select! {
+                loaded = loading => loaded,
+                _ = stop.changed() => continue,
+            };
+            let Ok(loaded) = loaded.inspect_err(|error| tracing::error!(%error, "hooks could not be loaded"))
+            else {
+                continue;
+            };
             seen(&loaded);
             loaded.warn(&before);
             self.declared.put(Arc::new(loaded));
             self.watch();
         }
-    }
-
-    fn fresh(&self, before: &Loaded) -> Loaded {
-        let around = Surroundings {
-            env: &self.env,
-            directory: &self.directory,
-            allow_unsigned: self.allow_unsigned,
-            runs: &self.runs,
-        };
-        load(&around, before)
     }
 
     fn secret_files(&self) -> BTreeSet<PathBuf> {
@@ -255,7 +269,7 @@ impl Follower {
 
     fn watch(&mut self) {
         let mut files = self.secret_files();
-        files.insert(self.directory.join("any.md"));
+        files.insert(self.place.directory.join("any.md"));
         self.changes.watch(files.iter());
     }
 }

@@ -40,7 +40,7 @@ fn task(fields: &Fields, template: &Template, values: &Map<String, Value>) -> St
     for piece in template.pieces() {
         match piece {
             Piece::Text(text) => out.push_str(text),
-            Piece::Field(name) => match values.get(name).filter(|_| fields.is_plain(name)) {
+            Piece::Field(name) => match values.get(name).filter(|value| fields.is_plain(name, value)) {
                 // One of the owner's own words.
                 Some(Value::String(word)) => out.push_str(word),
                 Some(value) => out.push_str(&value.to_string()),
