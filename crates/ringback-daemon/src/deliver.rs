@@ -14,6 +14,7 @@ mod simulation;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use ringback_model::delivery::{self, DeliveryState, Failure, MAX_RETRY_AFTER, Next, Outcome, Reply};
-use ringback_model::{Attempt, DeliveryId, Endpoint, EndpointName, EventId, Format, Pace, Timestamp};
+use ringback_model::delivery::{self, Answer, DeliveryState, Failure, MAX_RETRY_AFTER, Next, Outcome, Reply};
+use ringback_model::{Attempt, DeliveryId, Endpoint, EndpointName, EventId, Format, Timestamp};
 use ringback_store::{Claim, Ending, EndpointStatus, Settled, Store, Turn};
 use ringback_webhook::client::Client;
 use ringback_webhook::request::Post;
@@ -37,6 +38,7 @@ use self::dress::Dress;
 use self::hand::Hand;
 pub use self::patience::Patience;
 use self::patience::Vigil;
+pub use self::traffic::Traffic;
 use crate::feed::Feed;
 use crate::lane::{Carrier, Lane};
 use crate::notify::not_sent;
@@ -57,7 +59,8 @@ const ORDERED_CLAIMS: usize = 64;
 
 /// Makes one attempt on the wire: the network in the daemon, a script in tests.
 pub trait Wire: Send + Sync + 'static {
-    /// POSTs `body` to `url`. Returns at the end of `timeout` at the latest; `at` is the time of the attempt.
+    /// POSTs `body` to `url` and returns the answer with its body as it came, for the destination to read. Returns at
+    /// the end of `timeout` at the latest; `at` is the time of the attempt.
     fn post(
         &self,
         url: &Url,
@@ -65,7 +68,7 @@ pub trait Wire: Send + Sync + 'static {
         body: Bytes,
         timeout: Duration,
         at: Timestamp,
-    ) -> impl Future<Output = Reply> + Send;
+    ) -> impl Future<Output = Result<(Answer, Vec<u8>), Failure>> + Send;
 }
 
 impl Wire for Client {
@@ -76,8 +79,8 @@ impl Wire for Client {
         body: Bytes,
         timeout: Duration,
         at: Timestamp,
-    ) -> Reply {
-        self.send(url, headers, body, timeout, at).await
+    ) -> Result<(Answer, Vec<u8>), Failure> {
+        self.exchange(url, headers, body, timeout, at).await
     }
 }
 
@@ -110,11 +113,7 @@ struct Work {
     dress: Arc<Dress>,
     hand: Hand,
     flights: JoinSet<Landed>,
-    pace: Option<Pace>,
-    /// What [`Work::pace`] counts from.
-    began: Instant,
     vigil: Option<Vigil>,
-    paused_until: Option<Timestamp>,
     /// Nothing is due before, unless something is queued; `None` = the store has to be asked.
     quiet_until: Option<Timestamp>,
 }
@@ -151,32 +150,28 @@ impl<W: Wire> Deliverer<W> {
             dress: Arc::new(Dress::of(endpoint)),
             hand: Hand::new(endpoint.ordered),
             flights: JoinSet::new(),
-            pace: endpoint.rate.map(Pace::new),
-            began: Instant::now(),
             vigil: match &this.patience {
                 Some(patience) => Some(Vigil::open(patience, &this.lane).await),
                 None => None,
             },
-            paused_until: None,
             quiet_until: None,
         };
+        this.lane.traffic.go_by(endpoint.rate);
+        this.hasten().await;
         let mut stops = this.lane.stops();
 
         while !*stop.borrow() && !this.lane.is_retired() {
             let now = (this.now)();
-            // The bound is for a clock that went back meanwhile.
-            let latest = now.plus(MAX_RETRY_AFTER);
-            work.paused_until = work.paused_until.filter(|until| *until > now).map(|until| until.min(latest));
-            this.lane.set_paused(work.paused_until);
+            let paused_until = this.lane.paused_at(now, now.plus(MAX_RETRY_AFTER));
             if stops != this.lane.stops() {
                 stops = this.lane.stops();
                 this.give_back(&mut work).await;
             }
             let again_at = if this.lane.is_disabled() {
                 this.empty_the_queue().await.err().map(|_| now.plus(STORE_PAUSE))
-            } else if work.paused_until.is_some() {
+            } else if paused_until.is_some() {
                 this.give_back(&mut work).await;
-                work.paused_until
+                paused_until
             } else {
                 this.launch(&mut work, stops, now).await
             };
@@ -189,6 +184,9 @@ impl<W: Wire> Deliverer<W> {
                     while let Some(landed) = work.flights.try_join_next_with_id() {
                         this.land(landed, &mut work).await;
                     }
+                    if this.lane.is_retired() {
+                        this.lane.wake.notify_one();
+                    }
                 }
                 () = this.lane.retirement() => {}
                 () = this.lane.wake.notified() => work.quiet_until = None,
@@ -197,6 +195,8 @@ impl<W: Wire> Deliverer<W> {
         }
 
         this.give_back(&mut work).await;
+        // Whoever has the entry now may take it.
+        this.lane.wake.notify_one();
         let ended = async {
             while let Some(landed) = work.flights.join_next_with_id().await {
                 this.land(landed, &mut work).await;
@@ -218,6 +218,19 @@ impl<W: Wire> Deliverer<W> {
         }
         if let Some(vigil) = work.vigil.as_mut().filter(|_| !this.lane.is_retired()) {
             vigil.save().await;
+        }
+    }
+
+    /// Brings back what a clock that was ahead put where no delivery has to wait for.
+    async fn hasten(&self) {
+        let (name, now) = (&self.lane.endpoint.name, (self.now)());
+        let latest = now.plus(delivery::longest_wait(&self.lane.endpoint.backoff));
+        match self.store.hasten(name, latest, now).await {
+            Ok(0) => {}
+            Ok(hastened) => {
+                tracing::info!(endpoint = %name, hastened, "deliveries were due too late and are due now");
+            }
+            Err(error) => tracing::debug!(endpoint = %name, %error, "cannot look for what is due too late"),
         }
     }
 
@@ -258,13 +271,14 @@ impl<W: Wire> Deliverer<W> {
     /// Fills the free slots. Returns when to look again although nothing wakes us: when something becomes due.
     async fn launch(self: &Arc<Self>, work: &mut Work, stops: u64, now: Timestamp) -> Option<Timestamp> {
         let slots = self.lane.endpoint.concurrency;
-        while work.flights.len() < slots && self.lane.stops() == stops {
-            let running = work.began.elapsed();
-            let room = work.pace.as_mut().map_or(usize::MAX, |pace| pace.room(running));
+        let traffic = &self.lane.traffic;
+        while self.lane.stops() == stops
+            && let Some(slot) = traffic.enter(slots)
+        {
+            let room = traffic.room();
             if room == 0 {
                 self.give_back(work).await;
-                let wait = work.pace.as_mut().map_or(Duration::ZERO, |pace| pace.wait(running));
-                return Some(now.plus(wait));
+                return Some(now.plus(traffic.wait()));
             }
             if self.lane.is_failing()
                 && let Some(wait) = self.allowance.wait(&self.lane.endpoint.name)
@@ -296,15 +310,18 @@ impl<W: Wire> Deliverer<W> {
                 }
                 continue;
             };
-            if let Some(pace) = &mut work.pace {
-                pace.begin(running);
-            }
+            traffic.begin();
             if self.lane.is_failing() {
                 self.allowance.take();
             }
             let (delivery, session) = (claim.delivery.clone(), claim.session_id.clone());
             let (this, dress) = (Arc::clone(self), Arc::clone(&work.dress));
-            let task = work.flights.spawn(async move { this.fly(claim, &dress, stops).await });
+            // In a box, since a task is moved several times before it runs.
+            let task = work.flights.spawn(Box::pin(async move {
+                let landed = this.fly(claim, &dress, stops).await;
+                drop(slot);
+                landed
+            }));
             work.hand.flies(task.id(), delivery, session);
         }
         None
@@ -345,7 +362,7 @@ impl<W: Wire> Deliverer<W> {
             Outcome::Retry { wait: Some(wait), pause: true } => Some(now.plus(wait)),
             _ => None,
         };
-        let disable = matches!(outcome, Outcome::Disable).then(|| match attempt.status {
+        let disable = matches!(outcome, Outcome::Disable { .. }).then(|| match attempt.status {
             Some(410) => "the receiver answered 410 Gone".to_owned(),
             Some(status @ 400..) if endpoint.format != Format::Json => {
                 format!(
@@ -384,9 +401,9 @@ impl<W: Wire> Deliverer<W> {
                 request.dress(&mut headers);
                 headers.extend(dress.headers.clone());
                 let reply = self.client.post(&request.url, headers, request.body, endpoint.timeout, at).await;
-                reply.map(|mut answer| {
-                    let words = answer.excerpt.clone();
-                    destination.read(&mut answer, words.as_bytes());
+                reply.map(|(mut answer, said)| {
+                    // Not the excerpt, in which a line break is escaped and credentials are masked.
+                    destination.read(&mut answer, &said);
                     answer
                 })
             }
@@ -437,9 +454,12 @@ impl<W: Wire> Deliverer<W> {
             None => work.quiet_until,
         };
         if let Some(outcome) = &landed.outcome {
-            self.lane.set_failing(!matches!(outcome, Outcome::Delivered));
+            let has_success = matches!(outcome, Outcome::Delivered | Outcome::Disable { accepted: true });
+            self.lane.set_failing(!has_success);
         }
-        work.paused_until = work.paused_until.max(landed.pause_until);
+        if let Some(until) = landed.pause_until {
+            self.lane.pause_until(until);
+        }
         let mut disable = landed.disable;
         if let (Some(vigil), Some(outcome)) = (&mut work.vigil, &landed.outcome) {
             let given_up = vigil.saw(outcome).await;

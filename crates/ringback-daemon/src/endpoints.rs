@@ -15,7 +15,7 @@ use ringback_webhook::guard::Policy;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::Config;
+use crate::config::{Config, Skipped};
 use crate::deliver::{Allowance, Deliverer, Patience};
 use crate::feed::Feed;
 use crate::lane::{Lane, Lanes, Table};
@@ -51,6 +51,9 @@ pub struct Endpoints {
     pub deliverers: JoinSet<Arc<Lane>>,
     /// Queues that have to be ended, and could not be yet.
     pub closing: HashMap<EndpointName, Ending>,
+    /// Queues that may be those of entries which cannot be used at the moment, with the lane that each had: they rest
+    /// until an edit says whether the entry is right again or gone.
+    pub resting: HashMap<EndpointName, Option<Arc<Lane>>>,
 }
 
 /// How many entries an edit changed.
@@ -70,37 +73,57 @@ impl Endpoints {
     /// # Errors
     /// The store fails.
     pub async fn cancel_orphans(
-        &self,
+        &mut self,
+        skipped: &Skipped,
         is_other: impl Fn(&EndpointName) -> bool,
     ) -> Result<(), ringback_store::Error> {
         for name in self.journal.pending_endpoints().await? {
-            if self.lanes.now().get(&name).is_none() && !is_other(&name) {
-                let cancelled = self.journal.close_pending(&name, Ending::Cancelled, (self.now)()).await?;
-                tracing::info!(endpoint = %name, cancelled, "its entry is gone; pending deliveries are cancelled");
+            if self.lanes.now().get(&name).is_some() || is_other(&name) {
+                continue;
             }
+            if skipped.may_own(&name) {
+                self.resting.insert(name, None);
+                continue;
+            }
+            let cancelled = self.journal.close_pending(&name, Ending::Cancelled, (self.now)()).await?;
+            tracing::info!(endpoint = %name, cancelled, "its entry is gone; pending deliveries are cancelled");
         }
         Ok(())
     }
 
-    /// Puts these entries in the place of the present ones.
+    /// Puts these entries in the place of the present ones. What is pending of one that is skipped stays pending.
     ///
     /// # Errors
     /// The store fails; everything is as before then.
-    pub async fn apply(&mut self, entries: &[Endpoint]) -> Result<Changes, ringback_store::Error> {
+    pub async fn apply(
+        &mut self,
+        entries: &[Endpoint],
+        skipped: &Skipped,
+    ) -> Result<Changes, ringback_store::Error> {
         let lanes = self.lanes.clone();
+        let new: Vec<Lane> =
+            entries.iter().map(|entry| Lane::webhook(entry.clone(), self.key.reveal())).collect();
+        // Nobody has to wait for the files to be as they were; they are looked at twice a minute.
+        let is_known = |(new, old): (&Lane, &Arc<Lane>)| new.fingerprint == old.fingerprint;
+        let old = lanes.now();
+        if self.resting.is_empty()
+            && new.len() == old.iter().count()
+            && new.iter().zip(old.iter()).all(is_known)
+        {
+            return Ok(Changes::default());
+        }
         // The operator's hands rest too: what they disable is seen here, or done to the new lane.
         let switching = lanes.switch().await;
-        let old = lanes.now();
         let mut table = Vec::new();
         let mut deliverers = Vec::new();
-        for entry in entries {
-            let lane = Lane::webhook(entry.clone(), self.key.reveal());
+        for (entry, lane) in entries.iter().zip(new) {
             let known = old.get(&entry.name);
             if let Some(known) = known.filter(|known| known.fingerprint == lane.fingerprint) {
                 table.push(Arc::clone(known));
                 continue;
             }
-            let lane = match known {
+            let rested = self.resting.get(&entry.name).and_then(Option::as_ref);
+            let lane = match known.or(rested) {
                 Some(known) => lane.after(known),
                 None => lane,
             };
@@ -125,8 +148,10 @@ impl Endpoints {
         }
         changes.added = table.iter().filter(|lane| old.get(&lane.endpoint.name).is_none()).count();
         self.closing.retain(|name, _| table.get(name).is_none_or(|lane| !lane.endpoint.enabled));
-        let gone = old.iter().filter(|lane| table.get(&lane.endpoint.name).is_none());
-        self.closing.extend(gone.map(|lane| (lane.endpoint.name.clone(), Ending::Cancelled)));
+        self.resting.extend(old.iter().map(|lane| (lane.endpoint.name.clone(), Some(Arc::clone(lane)))));
+        self.resting.retain(|name, _| table.get(name).is_none());
+        let gone = self.resting.extract_if(|name, _| !skipped.may_own(name));
+        self.closing.extend(gone.map(|(name, _)| (name, Ending::Cancelled)));
         let off = table.iter().filter(|lane| !lane.endpoint.enabled);
         self.closing.extend(off.map(|lane| (lane.endpoint.name.clone(), Ending::Dead)));
         switching.to(table);
@@ -206,7 +231,7 @@ impl Endpoints {
             }
             if is_due {
                 let config = Arc::clone(&configs.borrow_and_update());
-                match self.apply(&config.endpoints).await {
+                match self.apply(&config.endpoints, &config.skipped).await {
                     Ok(changes) => {
                         (is_due, is_late) = (false, false);
                         if changes != Changes::default() {

@@ -51,7 +51,15 @@ impl Follower {
         loop {
             self.changes.settled().await;
             self.watch();
-            match self.source.load(&self.good) {
+            let (source, good) = (self.source.clone(), Arc::clone(&self.good));
+            // A file may be a pipe, or on a file system that does not answer, and the rest of the daemon must not wait.
+            let loading = tokio::task::spawn_blocking(move || source.load(&good)).await;
+            let Ok(loaded) = loading.inspect_err(|error| {
+                tracing::error!(%error, "the configuration could not be loaded");
+            }) else {
+                continue;
+            };
+            match loaded {
                 Ok(config) => {
                     for warning in config.warnings.iter().filter(|w| !self.good.warnings.contains(w)) {
                         tracing::warn!("{warning}");

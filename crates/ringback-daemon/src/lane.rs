@@ -4,13 +4,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ringback_model::{Endpoint, EndpointName, Event, Format, Secret, Timestamp};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, Notify, RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 
+use crate::deliver::Traffic;
 use crate::notify::Outlet;
 
 /// One endpoint and the signal that its queue changed.
@@ -33,8 +34,11 @@ pub struct Lane {
     failing: AtomicBool,
     /// How often the queue was stopped: what was claimed before the last time may be dead.
     stops: AtomicU64,
-    /// Until when its receiver asked for quiet, for the interfaces. Held for a read or a write of it.
-    paused_until: std::sync::Mutex<Option<Timestamp>>,
+    /// What is under way, and when the last attempts began. The lane that follows this one has the same.
+    pub traffic: Arc<Traffic>,
+    /// Until when its receiver asked for quiet. The lane that follows this one has the same, if it has the same
+    /// receiver. Held for a read or a write of it.
+    paused_until: Arc<std::sync::Mutex<Option<Timestamp>>>,
     /// The entry is gone or another one by now: attempts on the wire end as they began, no other begins.
     retired: watch::Sender<bool>,
 }
@@ -192,14 +196,20 @@ impl Lane {
             failing: AtomicBool::new(false),
             switching: Mutex::new(()),
             stops: AtomicU64::new(0),
-            paused_until: std::sync::Mutex::new(None),
+            traffic: Arc::default(),
+            paused_until: Arc::default(),
             retired: watch::Sender::new(false),
         }
     }
 
-    /// This lane in the place of another one of the same name: who ends an attempt there wakes the loop here.
+    /// This lane in the place of another one of the same name: who ends an attempt there wakes the loop here, and what
+    /// was done there counts here.
     pub fn after(mut self, other: &Lane) -> Self {
         self.wake = Arc::clone(&other.wake);
+        self.traffic = Arc::clone(&other.traffic);
+        if self.endpoint.url == other.endpoint.url {
+            self.paused_until = Arc::clone(&other.paused_until);
+        }
         self
     }
 
@@ -215,12 +225,25 @@ impl Lane {
 
     /// Until when its receiver asked for quiet.
     pub fn paused_until(&self) -> Option<Timestamp> {
-        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.pause()
     }
 
-    /// Notes that its receiver asked for quiet, or that this is over.
-    pub fn set_paused(&self, until: Option<Timestamp>) {
-        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    /// The same at an instant, when what was before is forgotten. A pause that ends after `latest` ends then: the clock
+    /// may have gone back meanwhile.
+    pub fn paused_at(&self, now: Timestamp, latest: Timestamp) -> Option<Timestamp> {
+        let mut pause = self.pause();
+        *pause = pause.filter(|until| *until > now).map(|until| until.min(latest));
+        *pause
+    }
+
+    /// Notes that its receiver asked for quiet.
+    pub fn pause_until(&self, until: Timestamp) {
+        let mut pause = self.pause();
+        *pause = (*pause).max(Some(until));
+    }
+
+    fn pause(&self) -> MutexGuard<'_, Option<Timestamp>> {
+        self.paused_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether its last attempt had no success.

@@ -64,6 +64,14 @@ pub struct Origin {
     pub api: Option<String>,
 }
 
+impl Origin {
+    /// Where more is told about a session; `None` = the API does not listen.
+    pub(crate) fn links(&self, session: &SessionId) -> Option<ApiLinks> {
+        let api = self.api.as_ref()?;
+        Some(ApiLinks { session_url: format!("{api}/api/sessions/{}", percent_encoded(session.as_str())) })
+    }
+}
+
 /// What the store has not taken yet, oldest first.
 #[derive(Default)]
 struct Backlog {
@@ -187,9 +195,6 @@ impl Recorder {
     }
 
     fn told(&self, about: &About, change: Change, now: Timestamp) -> Told {
-        let api = self.origin.api.as_ref().map(|api| ApiLinks {
-            session_url: format!("{api}/api/sessions/{}", percent_encoded(about.session_id.as_str())),
-        });
         let run =
             self.run_sessions.read().unwrap_or_else(PoisonError::into_inner).get(&about.session_id).cloned();
         let event = Event {
@@ -201,7 +206,7 @@ impl Recorder {
             to: change.to,
             project_path: about.cwd.clone(),
             timestamp: change.at,
-            api,
+            api: self.origin.links(&about.session_id),
             sequence: change.sequence,
             reason: change.reason,
             host: self.origin.host.clone(),

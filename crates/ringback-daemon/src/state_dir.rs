@@ -20,6 +20,10 @@ const TOKEN: &str = "api-token";
 const DERIVED: &str = "api-token-derived";
 const SALT: &str = "api-salt";
 const OBSERVED: &str = "observed";
+const RUNS: &str = "runs";
+const WORKTREES: &str = "worktrees";
+/// What `connect` remembers.
+const CONNECT: &str = "connect";
 
 /// An opened state directory.
 #[derive(Clone, Debug)]
@@ -40,6 +44,12 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         why: &'static str,
+    },
+    /// A directory in it is a link.
+    #[error("{path} is a link, and none is followed out of the state directory; move it away")]
+    Linked {
+        /// Which directory.
+        path: PathBuf,
     },
     /// Something in it cannot be read or written.
     #[error("cannot use {path}: {kind}; name another state directory with RINGBACK_STATE_DIR")]
@@ -89,7 +99,7 @@ impl StateDir {
     /// None of the three is set.
     pub fn locate(env: &Env) -> Result<PathBuf, Error> {
         if let Some(path) = env.get("RINGBACK_STATE_DIR") {
-            return Ok(env.expand(path));
+            return Ok(plain(&env.expand(path)));
         }
         let base = env.path("XDG_STATE_HOME").or_else(|| Some(env.home()?.join(".local/state")));
         Ok(base.ok_or(Error::NoHome)?.join("ringback"))
@@ -98,8 +108,9 @@ impl StateDir {
     /// Opens the directory, making it (0700) where it is missing.
     ///
     /// # Errors
-    /// It is a link, not ours, on a network file system, or cannot be made.
+    /// It is a link or holds one in the place of a directory, is not ours, on a network file system, or cannot be made.
     pub fn open(path: &Path) -> Result<StateDir, Error> {
+        let path = &*plain(path);
         let io = |e: std::io::Error| Error::Io { path: path.to_owned(), kind: e.kind() };
         let unfit = |why| Error::Unfit { path: path.to_owned(), why };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
@@ -112,6 +123,12 @@ impl StateDir {
         }
         if filesystem::remote(path).is_some_and(|remote| remote.is_network()) {
             return Err(unfit("is on a network file system, where locks and the journal are not safe"));
+        }
+        for name in [RUNS, WORKTREES, CONNECT] {
+            let path = path.join(name);
+            if std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_symlink()) {
+                return Err(Error::Linked { path });
+            }
         }
         if meta.mode() & 0o077 != 0 {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(io)?;
@@ -126,12 +143,12 @@ impl StateDir {
 
     /// Where the output of runs is kept, one directory each.
     pub fn runs(&self) -> PathBuf {
-        self.path.join("runs")
+        self.path.join(RUNS)
     }
 
     /// Where the worktrees of isolated runs are.
     pub fn worktrees(&self) -> PathBuf {
-        self.path.join("worktrees")
+        self.path.join(WORKTREES)
     }
 
     /// The journal's file.
@@ -297,6 +314,11 @@ fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
+/// The path without what says nothing: a slash or a dot behind the name of a link would have the link followed.
+fn plain(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
 fn io(path: &Path) -> impl Fn(std::io::Error) -> Error {
     move |e| Error::Io { path: path.to_owned(), kind: e.kind() }
 }
@@ -380,9 +402,22 @@ mod tests {
         std::fs::create_dir(&real).unwrap();
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        assert!(matches!(StateDir::open(&link), Err(Error::Unfit { .. })));
+        for end in ["", "/", "/.", "//./"] {
+            let link = PathBuf::from(format!("{}{end}", link.display()));
+            assert!(matches!(StateDir::open(&link), Err(Error::Unfit { .. })), "{link:?}");
+            let env = Env::of([("RINGBACK_STATE_DIR".to_owned(), link.display().to_string())]);
+            assert_eq!(StateDir::locate(&env).unwrap(), dir.path().join("link"));
+        }
         let state = StateDir::open(&real).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", real.join("api-token")).unwrap();
         assert!(state.token().is_err());
+        for name in ["runs", "worktrees", "connect"] {
+            let link = real.join(name);
+            std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+            let refused = StateDir::open(&real).unwrap_err();
+            assert!(refused.to_string().starts_with(&format!("{} is a link", link.display())), "{refused}");
+            std::fs::remove_file(&link).unwrap();
+        }
+        assert!(StateDir::open(&real).is_ok());
     }
 }

@@ -41,7 +41,8 @@ use crate::watching::Watching;
 const PORTS: std::ops::RangeInclusive<u16> = 7421..=7431;
 /// How far back sessions are looked for: the main session may have rested since last week.
 const MAIN_SESSIONS: Duration = Duration::from_secs(7 * 86_400);
-const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// How long the pruner rests, at least and at most.
+const PRUNE_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3600));
 
 /// The daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -240,9 +241,11 @@ impl Daemon {
             stop: stopping.clone(),
             deliverers: JoinSet::new(),
             closing: HashMap::new(),
+            resting: HashMap::new(),
         };
-        endpoints.apply(&config.endpoints).await.map_err(store_error)?;
-        endpoints.cancel_orphans(|name| is_outlet(&config, name)).await.map_err(store_error)?;
+        endpoints.apply(&config.endpoints, &config.skipped).await.map_err(store_error)?;
+        let is_notifier_s = |name: &EndpointName| is_outlet(&config, name);
+        endpoints.cancel_orphans(&config.skipped, is_notifier_s).await.map_err(store_error)?;
         let lanes = endpoints.lanes.clone();
         let health = Arc::new(Health::default());
         let watching = Arc::clone(&health).watch(Arc::clone(&opened.durable), stopping.clone());
@@ -633,7 +636,12 @@ fn observed(config: &Config) -> Vec<String> {
     found
 }
 
-/// Removes finished history now and every hour.
+/// How long the pruner rests: a quarter of what is kept, so that nothing stays much longer than asked for.
+fn prune_every(retention: Duration) -> Duration {
+    (retention / 4).clamp(PRUNE_EVERY.0, PRUNE_EVERY.1)
+}
+
+/// Removes finished history now, and again and again.
 async fn prune(
     stores: Vec<Arc<dyn Store>>,
     calls: Arc<dyn Calls>,
@@ -660,7 +668,7 @@ async fn prune(
             tracing::warn!(%error, "old calls of hooks cannot be pruned");
         }
         tokio::select! {
-            () = tokio::time::sleep(PRUNE_EVERY) => {}
+            () = tokio::time::sleep(prune_every(delivery.retention)) => {}
             _ = stop.changed() => return,
         }
     }
@@ -681,4 +689,17 @@ pub fn look_once(config: &Config) -> View {
         }));
     }
     view
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_is_pruned_four_times_in_its_retention_within_five_seconds_and_an_hour() {
+        let secs = Duration::from_secs;
+        for (retention, every) in [(0, 5), (8, 5), (60, 15), (4 * 3600, 3600), (7 * 86_400, 3600)] {
+            assert_eq!(prune_every(secs(retention)), secs(every), "{retention}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ringback_observe::watch::{self, Handle};
 use ringback_observe::{Config, Memory, Observer, ProcFs, Seen};
@@ -16,6 +17,8 @@ use crate::state_dir::StateDir;
 
 /// Batches of sightings between the observer and the recorder; a full channel holds the observer back.
 const SIGHTINGS: usize = 64;
+/// How long the thread may take to end.
+const KEEP_TIME: Duration = Duration::from_secs(5);
 
 /// The running thread. Dropping it makes the thread end soon.
 pub(crate) struct Watching {
@@ -69,7 +72,7 @@ impl Watching {
         self.handle.0.stop();
     }
 
-    /// Waits for the thread's end, and keeps what it leaves.
+    /// Waits for the thread's end, though not for ever if it reads from a dead file system, and keeps what it leaves.
     pub(crate) async fn keep(self) {
         let kept = tokio::task::spawn_blocking(move || {
             let Ok(memory) = self.thread.join() else {
@@ -81,7 +84,9 @@ impl Watching {
                 tracing::debug!(%error, "what is known of sessions is not kept");
             }
         });
-        let _ = kept.await;
+        if tokio::time::timeout(KEEP_TIME, kept).await.is_err() {
+            tracing::warn!("the observer does not end; the next start reads again what it knew");
+        }
     }
 }
 

@@ -113,7 +113,10 @@ pub enum Outcome {
     /// Failed for good.
     Rejected,
     /// The receiver wants nothing more.
-    Disable,
+    Disable {
+        /// Whether it took this one: a 2xx.
+        accepted: bool,
+    },
 }
 
 /// The longest `Retry-After` that is honoured.
@@ -126,7 +129,9 @@ const JITTER_ABOVE: Duration = Duration::from_secs(5);
 /// Reads a reply.
 pub fn outcome(reply: &Reply) -> Outcome {
     match reply {
-        Ok(answer) if answer.status == 410 || answer.disable => Outcome::Disable,
+        Ok(answer) if answer.status == 410 || answer.disable => {
+            Outcome::Disable { accepted: (200..=299).contains(&answer.status) }
+        }
         Ok(answer) => match answer.status {
             200..=299 => Outcome::Delivered,
             408 | 425 | 429 | 500.. => Outcome::Retry {
@@ -166,9 +171,9 @@ pub fn after(
     let used = delivery.attempts.saturating_add(1);
     let stop = |state, attempts| Next { state, attempts, due_at: now };
     match outcome {
-        Outcome::Delivered => stop(DeliveryState::Delivered, used),
+        Outcome::Delivered | Outcome::Disable { accepted: true } => stop(DeliveryState::Delivered, used),
         Outcome::Rejected => stop(DeliveryState::Failed, used),
-        Outcome::Disable => stop(DeliveryState::Dead, used),
+        Outcome::Disable { accepted: false } => stop(DeliveryState::Dead, used),
         Outcome::Offline if now.since(delivery.created_at) >= OFFLINE_FOR => {
             stop(DeliveryState::Dead, delivery.attempts)
         }
@@ -177,7 +182,7 @@ pub fn after(
             Next {
                 state: DeliveryState::Pending,
                 attempts: delivery.attempts,
-                due_at: now.plus(jittered(wait, jitter)),
+                due_at: now.plus(jittered(wait, jitter).max(OFFLINE_WAIT)),
             }
         }
         Outcome::Retry { wait, .. } => match backoff.get(delivery.attempts as usize) {
@@ -188,6 +193,13 @@ pub fn after(
             }
         },
     }
+}
+
+/// How long a delivery waits for its next attempt, at most. One that is due later was put there by a clock that was
+/// ahead, or by an entry with longer waits.
+pub fn longest_wait(backoff: &[Duration]) -> Duration {
+    let longest = backoff.iter().copied().fold(MAX_RETRY_AFTER.max(OFFLINE_WAIT), Duration::max);
+    jittered(longest, 1.0)
 }
 
 fn jittered(wait: Duration, jitter: f64) -> Duration {
@@ -231,9 +243,23 @@ mod tests {
         for s in [100, 301, 302, 307, 308, 400, 401, 403, 404, 409, 422] {
             assert_eq!(status(s), Outcome::Rejected, "{s}");
         }
-        assert_eq!(status(410), Outcome::Disable);
+        assert_eq!(status(410), Outcome::Disable { accepted: false });
         assert_eq!(outcome(&Err(Failure::Dns("x".into()))), Outcome::Offline);
         assert_eq!(outcome(&Err(Failure::Refused)), Outcome::Retry { wait: None, pause: false });
+    }
+
+    #[test]
+    fn a_receiver_that_wants_no_more_has_what_it_answered_2xx_to() {
+        for (status, state) in
+            [(200, DeliveryState::Delivered), (204, DeliveryState::Delivered), (410, DeliveryState::Dead)]
+                .into_iter()
+                .chain([302, 404, 429, 500].map(|status| (status, DeliveryState::Dead)))
+        {
+            let outcome = outcome(&Ok(Answer { status, disable: true, ..Answer::default() }));
+            assert!(matches!(outcome, Outcome::Disable { .. }), "{status}");
+            let next = after(&delivery(0), &outcome, &BACKOFF, Timestamp::from_millis(0), 0.0);
+            assert_eq!(next.state, state, "{status}");
+        }
     }
 
     #[test]
@@ -298,6 +324,38 @@ mod tests {
         );
         let late = after(&delivery(2), &Outcome::Offline, &BACKOFF, Timestamp::from_millis(86_400_000), 0.0);
         assert_eq!((late.state, late.attempts), (DeliveryState::Dead, 2));
+    }
+
+    #[test]
+    fn no_delivery_waits_longer_than_the_longest_wait() {
+        let day = Duration::from_secs(86_400);
+        let long = [Duration::from_secs(1), day, Duration::from_secs(5)];
+        let asked = |secs| Outcome::Retry { wait: Some(Duration::from_secs(secs)), pause: false };
+        for backoff in [&BACKOFF[..], &long, &[]] {
+            for outcome in [Outcome::Offline, asked(0), asked(3600)] {
+                for (attempts, jitter) in [(0, 1.0), (1, 1.0), (1, -1.0), (2, 1.0), (9, 1.0)] {
+                    let now = Timestamp::from_millis(0);
+                    let next = after(&delivery(attempts), &outcome, backoff, now, jitter);
+                    assert!(next.due_at <= now.plus(longest_wait(backoff)), "{backoff:?} {outcome:?}");
+                }
+            }
+        }
+        assert_eq!(longest_wait(&BACKOFF), Duration::from_secs(3960));
+        assert_eq!(longest_wait(&long), day.mul_f64(1.1));
+    }
+
+    #[test]
+    fn the_wait_while_offline_is_never_shorter_than_half_a_minute() {
+        for (backoff, jitter, millis) in [
+            (&BACKOFF[..], -1.0, 30_000),
+            (&BACKOFF[..1], -1.0, 30_000),
+            (&[], -1.0, 30_000),
+            (&BACKOFF[..], 1.0, 33_000),
+            (&[Duration::from_secs(100)], -1.0, 90_000),
+        ] {
+            let next = after(&delivery(0), &Outcome::Offline, backoff, Timestamp::from_millis(0), jitter);
+            assert_eq!(next.due_at.as_millis(), millis, "{backoff:?} {jitter}");
+        }
     }
 
     proptest! {

@@ -25,9 +25,9 @@ impl Failing {
     #[must_use]
     pub fn after(self, outcome: &Outcome, passed: Duration) -> Self {
         match outcome {
-            Outcome::Delivered => Failing::default(),
+            Outcome::Delivered | Outcome::Disable { accepted: true } => Failing::default(),
             Outcome::Offline => self,
-            Outcome::Retry { .. } | Outcome::Rejected | Outcome::Disable => Failing {
+            Outcome::Retry { .. } | Outcome::Rejected | Outcome::Disable { accepted: false } => Failing {
                 attempts: self.attempts.saturating_add(1),
                 awake_ms: match self.attempts {
                     0 => 0,

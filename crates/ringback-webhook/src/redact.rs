@@ -10,17 +10,25 @@ use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-/// The parts of one URL that are not repeated anywhere, as written and percent-decoded: user, password, the `Basic`
-/// authorization made of them, and every path segment and query part of at least [`SHORTEST`] characters. Shorter
-/// ones are no credentials, and hiding them would spoil unrelated words.
+/// The parts of one request that are not repeated anywhere. Of its URL, as written and decoded: user, password, the
+/// `Basic` authorization made of them, every value in the query of at least [`SHORTEST_VALUE`] characters, and every
+/// path segment and other word of the query of at least [`SHORTEST`]. Of its sensitive headers: every value of at least
+/// [`SHORTEST_VALUE`] characters, whole and without its scheme, and every word of at least [`SHORTEST`]. Shorter ones
+/// are no credentials, and hiding them would spoil unrelated words.
 pub(crate) struct Hidden(Vec<String>);
 
 const SHORTEST: usize = 8;
+/// Of a value: somebody gave it a name, and it is more likely to be meant as a secret.
+const SHORTEST_VALUE: usize = 4;
 const MASK: &str = "***";
 
 /// A URL's user and password as `Basic` has them after its name.
 pub(crate) fn basic(url: &Url) -> String {
     STANDARD.encode(format!("{}:{}", decoded(url.username()), decoded(url.password().unwrap_or_default())))
+}
+
+fn is_long(part: &str, least: usize) -> bool {
+    part.chars().count() >= least
 }
 
 fn decoded(part: &str) -> String {
@@ -30,10 +38,18 @@ fn decoded(part: &str) -> String {
 impl Hidden {
     /// Collects the parts.
     pub(crate) fn of(url: &Url) -> Self {
-        let words = url.path().split('/').chain(url.query().unwrap_or("").split(['&', '=']));
+        let query = || url.query().unwrap_or("").split('&');
+        let words = url.path().split('/').chain(query().flat_map(|pair| pair.split('=')));
+        // A query without a name is a value.
+        let values = query().map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value));
         let mut parts: Vec<String> = words
-            .filter(|part| part.len() >= SHORTEST)
-            .flat_map(|part| [part.to_owned(), decoded(part)])
+            .flat_map(|word| [word.to_owned(), decoded(word)])
+            .filter(|word| is_long(word, SHORTEST))
+            .chain(
+                values
+                    .flat_map(|value| [value.to_owned(), decoded(value), decoded(&value.replace('+', " "))])
+                    .filter(|value| is_long(value, SHORTEST_VALUE)),
+            )
             .collect();
         // Whatever their length: whoever gave a password meant it.
         let (user, password) = (url.username(), url.password().unwrap_or(""));
@@ -44,12 +60,14 @@ impl Hidden {
         Hidden(parts).sorted()
     }
 
-    /// Adds the values of headers that are marked as sensitive, and of each what follows a scheme such as `Bearer`.
+    /// Adds the values of headers that are marked as sensitive.
     pub(crate) fn and_headers(mut self, headers: &HeaderMap) -> Self {
         for value in headers.values().filter(|value| value.is_sensitive()) {
             let Ok(value) = value.to_str() else { continue };
-            let words = value.split_ascii_whitespace().chain([value]);
-            self.0.extend(words.filter(|part| part.len() >= SHORTEST).map(str::to_owned));
+            let words = value.split_ascii_whitespace().filter(|word| is_long(word, SHORTEST));
+            let credentials = value.split_once(' ').map(|(_, rest)| rest.trim());
+            let values = credentials.into_iter().chain([value]).filter(|part| is_long(part, SHORTEST_VALUE));
+            self.0.extend(words.chain(values).map(str::to_owned));
         }
         self.sorted()
     }
@@ -100,6 +118,16 @@ mod tests {
     }
 
     #[test]
+    fn a_short_value_of_the_query_is_masked_and_a_short_name_or_segment_is_not() {
+        check("http://h/hook?k=hunter2", "no hunter2 at /hook?k=hunter2", "no *** at /hook?k=***");
+        check("http://h/?hunter2", "hunter2 k", "*** k");
+        check("http://h/?a=b%20cd&v=p+q+r&n=12&key=abc", "b cd, b%20cd, p+q+r, p q r", "***, ***, ***, ***");
+        check("http://h/?n=12&key=abc", "12 keys of abc", "12 keys of abc");
+        check("http://h/?q=%61%62", "ab %61%62", "ab ***");
+        check("http://h/?sig=a=b=c", "a=b=c", "***");
+    }
+
+    #[test]
     fn user_and_password_are_masked_whatever_their_length() {
         check("http://bob:pw1@h/", "hello bob, pw1 is wrong", "hello ***, *** is wrong");
     }
@@ -119,6 +147,22 @@ mod tests {
         let hidden = Hidden::of(&"http://h/".parse().unwrap()).and_headers(&headers);
         let text = "Bearer 0123456789, 0123456789, ringback/0.1.0";
         assert_eq!(hidden.clean(text, 1024), "***, ***, ringback/0.1.0");
+    }
+
+    #[test]
+    fn short_values_of_sensitive_headers_are_masked_and_their_schemes_are_not() {
+        let check = |value: &'static str, text: &str, want: &str| {
+            let mut headers = HeaderMap::new();
+            let mut token = http::HeaderValue::from_static(value);
+            token.set_sensitive(true);
+            headers.insert("x-api-key", token);
+            let hidden = Hidden::of(&"http://h/".parse().unwrap()).and_headers(&headers);
+            assert_eq!(hidden.clean(text, 1024), want, "{value}");
+        };
+        check("hunter2", r#"{"x-api-key":"hunter2"}"#, r#"{"x-api-key":"***"}"#);
+        check("Bearer hunter2", "Bearer hunter2; no bearer of hunter2", "***; no bearer of ***");
+        check("Basic  pw12", "pw12 is no Basic word", "*** is no Basic word");
+        check("on", "it is on", "it is on");
     }
 
     #[test]

@@ -25,6 +25,19 @@ pub const ATTEMPT: &str = "x-ringback-attempt";
 /// The `User-Agent` of every request.
 pub const AGENT: &str = concat!("ringback/", env!("CARGO_PKG_VERSION"));
 
+/// The names as a map of headers has them: made here, they are not read again for each attempt.
+mod name {
+    use http::HeaderName;
+
+    pub(super) const EVENT: HeaderName = HeaderName::from_static(super::EVENT);
+    pub(super) const DELIVERY: HeaderName = HeaderName::from_static(super::DELIVERY);
+    pub(super) const LAZYAGENT_SIGNATURE: HeaderName = HeaderName::from_static(super::LAZYAGENT_SIGNATURE);
+    pub(super) const ID: HeaderName = HeaderName::from_static(super::ID);
+    pub(super) const TIMESTAMP: HeaderName = HeaderName::from_static(super::TIMESTAMP);
+    pub(super) const SIGNATURE: HeaderName = HeaderName::from_static(super::SIGNATURE);
+    pub(super) const ATTEMPT: HeaderName = HeaderName::from_static(super::ATTEMPT);
+}
+
 /// One attempt to deliver one event.
 #[derive(Clone, Copy, Debug)]
 pub struct Post<'a> {
@@ -49,17 +62,17 @@ impl Post<'_> {
         let mut headers = HeaderMap::with_capacity(16);
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(EVENT, HeaderValue::from_static(kind_name(self.kind)));
+        headers.insert(name::EVENT, HeaderValue::from_static(kind_name(self.kind)));
         let id = self.event_id.to_string();
-        headers.insert(DELIVERY, text(id.clone()));
-        headers.insert(ATTEMPT, HeaderValue::from(self.attempt));
+        headers.insert(name::DELIVERY, text(id.clone()));
+        headers.insert(name::ATTEMPT, HeaderValue::from(self.attempt));
         if let Some(signature) = sign::lazyagent(self.keys, self.body) {
-            headers.insert(LAZYAGENT_SIGNATURE, text(signature));
+            headers.insert(name::LAZYAGENT_SIGNATURE, text(signature));
         }
         if let Some(signatures) = sign::standard(self.keys, &id, self.at.as_seconds(), self.body) {
-            headers.insert(ID, text(id));
-            headers.insert(TIMESTAMP, HeaderValue::from(self.at.as_seconds()));
-            headers.insert(SIGNATURE, text(signatures));
+            headers.insert(name::ID, text(id));
+            headers.insert(name::TIMESTAMP, HeaderValue::from(self.at.as_seconds()));
+            headers.insert(name::SIGNATURE, text(signatures));
         }
         headers
     }

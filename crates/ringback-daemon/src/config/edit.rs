@@ -179,7 +179,7 @@ fn with(path: &Path, text: &str, entry: &NewEntry<'_>) -> Result<String, Error> 
     if let Some(list) = document.get_mut("webhooks").and_then(Item::as_array_mut) {
         let fields = fields.into_iter().filter_map(|(key, item)| Some((key, item.into_value().ok()?)));
         list.push(fields.collect::<InlineTable>());
-        return Ok(document.to_string());
+        return with_list(path, text, list);
     }
     // At the end of the file: a header may stand anywhere, and the comments above it are then nobody else's.
     let mut block = DocumentMut::new();
@@ -191,7 +191,24 @@ fn with(path: &Path, text: &str, entry: &NewEntry<'_>) -> Result<String, Error> 
         _ if text.ends_with('\n') => "\n",
         _ => "\n\n",
     };
-    Ok(format!("{text}{gap}{}", block.to_string().trim_start()))
+    let block = format!("{gap}{}", block.to_string().trim_start());
+    Ok(format!("{text}{}", block.replace('\n', line_end(text))))
+}
+
+/// The text with its list of entries replaced, and every byte around it as it was.
+fn with_list(path: &Path, text: &str, list: &mut Array) -> Result<String, Error> {
+    let layout = || Error::Layout { path: path.to_owned() };
+    let document = Document::parse(text).map_err(|_| layout())?;
+    let span = document.get("webhooks").and_then(Item::span).ok_or_else(layout)?;
+    // What stands around the brackets is outside the span.
+    list.decor_mut().clear();
+    let list = list.to_string().replace("\r\n", "\n").replace('\n', line_end(text));
+    Ok(format!("{}{list}{}", &text[..span.start], &text[span.end..]))
+}
+
+/// How the file ends its lines, by the first.
+fn line_end(text: &str) -> &'static str {
+    if text.find('\n').is_some_and(|at| text[..at].ends_with('\r')) { "\r\n" } else { "\n" }
 }
 
 /// The text without the entry at this place.
@@ -200,16 +217,19 @@ fn without(path: &Path, text: &str, index: usize) -> Result<String, Error> {
     let mut document = document(path, text)?;
     if let Some(list) = document.get_mut("webhooks").and_then(Item::as_array_mut) {
         list.remove(index);
-        return Ok(document.to_string());
+        return with_list(path, text, list);
     }
     let document = Document::parse(text).map_err(|_| layout())?;
     let table = document.get("webhooks").and_then(Item::as_array_of_tables).and_then(|t| t.get(index));
     let lines = lines_of(text, table.ok_or_else(layout)?).ok_or_else(layout)?;
     let (head, tail) = (&text[..lines.start], &text[lines.end..]);
-    // Of the empty lines on both sides one is enough.
-    let tail = match tail.strip_prefix('\n') {
-        Some(rest) if head.is_empty() || head.ends_with("\n\n") => rest,
-        _ => tail,
+    // Of the empty lines on both sides one is enough; at the end of the file there is none.
+    let end = line_end(text);
+    let is_after_empty = head.ends_with(&end.repeat(2));
+    let (head, tail) = match tail.strip_prefix(end) {
+        Some(rest) if head.is_empty() || is_after_empty => (head, rest),
+        None if tail.is_empty() && is_after_empty => (&head[..head.len() - end.len()], tail),
+        _ => (head, tail),
     };
     Ok(format!("{head}{tail}"))
 }
@@ -272,7 +292,7 @@ fn diff(before: &str, after: &str) -> String {
             similar::ChangeTag::Delete => '-',
             similar::ChangeTag::Insert => '+',
         };
-        out.push_str(&format!("{sign}{}\n", change.value().trim_end_matches('\n')));
+        out.push_str(&format!("{sign}{}\n", change.value().trim_end_matches(['\r', '\n'])));
     }
     out
 }
@@ -406,6 +426,25 @@ mod tests {
         remove(&path, "a", &env()).unwrap();
         let left = super::super::load(Some(&path), &env()).unwrap();
         assert_eq!(left.endpoints.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["b"]);
+    }
+
+    #[test]
+    fn what_is_added_and_removed_leaves_every_byte_and_every_line_end_as_it_was() {
+        let list =
+            "# mine\nwebhooks = [ # all\n  { name = \"a\", url = \"http://h/\" }\n] # end\n\n[delivery]\n";
+        let block = "# mine\n\n[[webhooks]]\nname = \"a\"\nurl = \"http://h/\"\n";
+        for text in [list, block, "# mine\n", "# mine\n\n", "", "window_minutes = 5\n"] {
+            for text in [text.to_owned(), text.replace('\n', "\r\n")] {
+                let (_dir, path) = written(&text);
+                let report = add(&path, &entry("b", "http://i/"), &env()).unwrap();
+                let with = std::fs::read_to_string(&path).unwrap();
+                let lines = |end: &str| with.matches(end).count();
+                assert!(lines("\r\n") == if text.contains('\r') { lines("\n") } else { 0 }, "{with:?}");
+                assert!(!report.diff.contains('\r'), "{:?}", report.diff);
+                remove(&path, "b", &env()).unwrap();
+                assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            }
+        }
     }
 
     #[test]

@@ -97,7 +97,7 @@ pub(super) fn inbound(top: &Section<'_>, env: &Env, base: &Path, never: &mut BTr
     let port = match env.get("WEBHOOK_PORT") {
         None => configured,
         Some(text) => match text.trim().parse::<u16>() {
-            Ok(port) if port > 0 => Some(port),
+            Ok(port) if port > 0 && !text.contains('+') => Some(port),
             _ => {
                 top.error("inbound", "WEBHOOK_PORT must be a port number from 1 to 65535");
                 None
@@ -113,13 +113,18 @@ pub(super) fn inbound(top: &Section<'_>, env: &Env, base: &Path, never: &mut BTr
     let file = s.and_then(|s| s.text("secret_file"));
     let secret = match file {
         Some(file) => read_secret(top, "inbound", &base.join(env.expand(&file))),
-        None => env.get(&variable).map(Secret::new),
+        None => {
+            let secret = env.get(&variable).map(Secret::new);
+            if port.is_some() && secret.is_none() {
+                let what = format!("the variable {variable} is not set");
+                top.error("inbound", &format!("the hook listener has a port but no secret: {what}"));
+            }
+            secret
+        }
     };
-    if port.is_some() && secret.is_none() {
-        top.error(
-            "inbound",
-            &format!("the hook listener has a port but no secret: the variable {variable} is not set"),
-        );
+    let is_sendable = |secret: &Secret| secret.reveal().bytes().all(|b| matches!(b, b' '..=b'~'));
+    if port.is_some() && secret.as_ref().is_some_and(|secret| !is_sendable(secret)) {
+        top.error("inbound", "the hook listener's secret must be printable ASCII: no caller could send it");
     }
     never.insert(variable);
     never.insert("WEBHOOK_SECRET".to_owned());
@@ -178,7 +183,11 @@ fn bounds(s: &Section<'_>) -> Bounds {
 
 fn read_secret(s: &Section<'_>, key: &str, path: &Path) -> Option<Secret> {
     match std::fs::read_to_string(path) {
-        Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))).filter(|s| !s.reveal().is_empty()),
+        Ok(text) if text.trim_end_matches(['\r', '\n']).is_empty() => {
+            s.error(key, &format!("the secret file {} is empty", path.display()));
+            None
+        }
+        Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
         Err(e) => {
             s.error(key, &format!("cannot read the secret file {}: {}", path.display(), e.kind()));
             None

@@ -19,6 +19,7 @@ pub use notify::Notify;
 pub use source::Source;
 pub use units::duration;
 mod webhooks;
+pub use webhooks::Skipped;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -30,7 +31,8 @@ use ringback_webhook::guard::Network;
 use ringback_webhook::proxy::Proxies;
 
 use crate::env::Env;
-use section::{Problems, Section};
+use section::{Problems, Section, short};
+use webhooks::Around;
 
 /// The checked configuration.
 #[derive(Clone, Debug)]
@@ -63,6 +65,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// Good entries of `webhooks`, in file order.
     pub endpoints: Vec<Endpoint>,
+    /// The other entries of `webhooks`.
+    pub skipped: Skipped,
     /// The listener for `/hook/*`.
     pub inbound: Inbound,
     /// How agents are run.
@@ -216,7 +220,8 @@ fn load_text(text: &str, path: &Path, env: &Env) -> Result<Config, Error> {
 /// Reads the text of a configuration; JSON when the file's name ends so or the text starts with a brace.
 fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
     let shown = path.map(Path::to_owned).unwrap_or_default();
-    let root = if is_json(path, text) { node::from_json(text) } else { node::from_toml(text) }
+    let is_json = is_json(path, text);
+    let root = if is_json { node::from_json(text) } else { node::from_toml(text) }
         .map_err(|message| Error::Syntax { path: shown.clone(), message })?;
     let base = path.and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
 
@@ -236,7 +241,7 @@ fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
     let salt = top.text("api_salt").filter(|salt| !salt.is_empty());
 
     let exclude_cwd_substrings = top.texts("exclude_cwd_substrings").unwrap_or_default();
-    let agents = agents(&top);
+    let agents = agents(&top, is_json, &problems);
     let (claude_dirs, codex_homes, desktop_dirs) = agent_dirs(&top, env)?;
     let rules = rules(&top);
 
@@ -253,9 +258,12 @@ fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
     let (delivery, backoff) = delivery(section.as_ref(), env);
     finish(section);
 
-    let endpoints = match top.list("webhooks", "a list of tables") {
-        Some(entries) => webhooks::read(entries, env, &base, &backoff, &problems),
-        None => Vec::new(),
+    let (endpoints, skipped) = match top.list("webhooks", "a list of tables") {
+        Some(entries) => {
+            let around = Around { env, base: &base, backoff: &backoff, is_json };
+            webhooks::read(entries, &around, &problems)
+        }
+        None => Default::default(),
     };
     let mut never: BTreeSet<String> = [PASSPHRASE_VARIABLE.to_owned()].into();
     never.extend(webhooks::secret_variables(&root));
@@ -284,6 +292,7 @@ fn read(text: &str, path: Option<&Path>, env: &Env) -> Result<Config, Error> {
         rules,
         delivery,
         endpoints,
+        skipped,
         inbound,
         runs,
         ping_budget,
@@ -319,7 +328,8 @@ fn finish(section: Option<Section<'_>>) {
     }
 }
 
-fn agents(top: &Section<'_>) -> BTreeSet<Agent> {
+/// In JSON an agent that is not known here is passed over: lazyagent lists its own, and its `config.json` works as it is.
+fn agents(top: &Section<'_>, is_json: bool, problems: &RefCell<Problems>) -> BTreeSet<Agent> {
     let mut agents: BTreeSet<Agent> = Agent::ALL.iter().copied().collect();
     for (name, on) in top.flags("agents") {
         match name.parse::<Agent>() {
@@ -327,6 +337,10 @@ fn agents(top: &Section<'_>) -> BTreeSet<Agent> {
                 agents.remove(&agent);
             }
             Ok(_) => {}
+            Err(e) if is_json => {
+                let what = format!("agents: found {:?}, which is passed over: {e}", short(&name));
+                problems.borrow_mut().warnings.push(what);
+            }
             Err(e) => top.error("agents", &e.to_string()),
         }
     }

@@ -93,6 +93,9 @@ fn a_bad_entry_is_skipped_with_one_warning_and_the_others_work() {
         ]}"#,
     );
     assert_eq!(c.endpoints.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["good", "last"]);
+    let skipped: Vec<_> = c.skipped.names.iter().map(|name| name.as_str()).collect();
+    assert_eq!(skipped, ["env", "good", "later", "pager", "scheme", "two", "word"]);
+    assert!(c.skipped.is_nameless, "one has no name, another is no table");
     assert_eq!(c.warnings.len(), 9, "{:#?}", c.warnings);
     assert!(
         c.warnings[0].contains("\"word\"") && c.warnings[0].contains("valid: idle waiting"),
@@ -100,6 +103,124 @@ fn a_bad_entry_is_skipped_with_one_warning_and_the_others_work() {
         c.warnings[0]
     );
     assert!(c.warnings.iter().all(|w| !w.contains("pw@") && !w.contains("xyz")), "{:#?}", c.warnings);
+}
+
+#[test]
+fn a_queue_may_be_that_of_a_skipped_entry_by_its_name_or_where_one_has_none() {
+    let may_own = |entries: &str, queue: &str| {
+        let skipped = parse(&format!(r#"{{"webhooks":[{entries}]}}"#)).skipped;
+        skipped.may_own(&ringback_model::EndpointName::new(queue))
+    };
+    let bad = r#"{"name":"a","url":"http://h/","backoff":["5"]}"#;
+    assert!(may_own(bad, "a") && !may_own(bad, "b"));
+    assert!(!may_own(r#"{"name":"a","url":"http://h/"}"#, "a"));
+    for nameless in ["{}", "7", r#"{"name":7,"url":"http://h/"}"#, r#"{"name":" ","url":"http://h/"}"#] {
+        assert!(may_own(nameless, "a"), "{nameless}");
+    }
+}
+
+#[test]
+fn a_url_has_its_host_where_a_host_belongs() {
+    let taken = |url: &str| {
+        let c = parse(&serde_json::json!({ "webhooks": [{ "name": "a", "url": url }] }).to_string());
+        assert!(c.endpoints.len() == 1 || c.warnings[0].contains("not a URL with scheme and host"), "{url}");
+        c.endpoints.len() == 1
+    };
+    for url in ["http://h", "HTTP://h/x", "Https://u:p@h:1/", " http://[::1]/ ", "http://h?a=http:///x"] {
+        assert!(taken(url), "{url}");
+    }
+    for url in [
+        "http:///nohost",
+        "http:foo.example/x",
+        "http:/foo.example/x",
+        "https:////foo.example",
+        "http:\\\\foo.example",
+        "http://\\foo.example",
+        "http://",
+        "http://?x=foo.example",
+        "http://#foo.example",
+    ] {
+        assert!(!taken(url), "{url}");
+    }
+}
+
+#[test]
+fn a_config_json_of_lazyagent_with_an_empty_secret_and_agents_of_its_own_works() {
+    let c = parse(
+        r#"{"agents":{"claude":true,"copilot":true,"codex":false},
+            "webhooks":[{"name":"a","url":"http://h/","secret":""},
+                        {"name":"b","url":"http://h/","secret":"","secret_env":"TOKEN"},
+                        {"name":"c","url":"http://h/","secret":["",""]}]}"#,
+    );
+    assert!(c.agents.contains(&Agent::Claude) && !c.agents.contains(&Agent::Codex));
+    let secrets: Vec<_> = c.endpoints.iter().map(|e| (e.name.as_str(), e.secrets.len())).collect();
+    assert_eq!(secrets, [("a", 0), ("b", 1)]);
+    let said = c.warnings.join("\n");
+    assert!(said.contains("agents: found \"copilot\", which is passed over"), "{said}");
+    assert!(said.contains("webhook \"a\": an empty secret counts as none"), "{said}");
+    assert!(
+        said.contains("webhook \"c\" is skipped: webhooks[2].secret: a secret may not be empty"),
+        "{said}"
+    );
+
+    let toml = parse("[[webhooks]]\nname = \"a\"\nurl = \"http://h/\"\nsecret = \"\"\n");
+    assert!(
+        toml.endpoints.is_empty() && toml.warnings[0].contains("may not be empty"),
+        "{:?}",
+        toml.warnings
+    );
+    assert!(invalid("[agents]\ncopilot = true\n").contains("unknown agent"));
+}
+
+#[test]
+fn include_may_be_the_empty_list_and_nothing_else() {
+    let with = |include: &str| {
+        parse(&format!(r#"{{"webhooks":[{{"name":"a","url":"http://h/","include":{include}}}]}}"#))
+    };
+    let c = with("[]");
+    assert!(c.endpoints.len() == 1 && c.warnings.is_empty(), "{:?}", c.warnings);
+    for (include, part) in [
+        (r#"["last_message"]"#, "found \"last_message\": this version does not have this key yet"),
+        (r#""last_message""#, "found \"last_message\": this version does not have this key yet"),
+        ("true", "expected"),
+    ] {
+        let c = with(include);
+        assert!(c.endpoints.is_empty() && c.warnings[0].contains(part), "{:?}", c.warnings);
+    }
+}
+
+#[test]
+fn hosts_of_teams_get_no_raw_event_unless_it_is_asked_for() {
+    let with = |host: &str, more: &str| {
+        parse(&format!(r#"{{"webhooks":[{{"name":"a","url":"https://{host}/x"{more}}}]}}"#))
+    };
+    for host in ["acme.webhook.office.com", "WEBHOOK.office.com"] {
+        let c = with(host, "");
+        assert!(c.endpoints.is_empty(), "{host}");
+        assert!(c.warnings[0].contains("takes the format \"teams\", which this version does not have yet"));
+        assert_eq!(with(host, r#","format":"json""#).endpoints.len(), 1, "{host}");
+    }
+    for host in ["prod-1.westeurope.logic.azure.com", "x.environment.api.powerplatform.com"] {
+        let c = with(host, "");
+        assert!(
+            c.endpoints.len() == 1 && c.warnings[0].contains("may be a flow that posts to Teams"),
+            "{host}"
+        );
+        assert!(with(host, r#","format":"json""#).warnings.is_empty(), "{host}");
+    }
+    assert!(with("notlogic.azure.com", "").warnings.is_empty());
+    assert_eq!(with("notwebhook.office.com", "").endpoints.len(), 1);
+}
+
+#[test]
+fn a_secret_file_that_is_no_text_says_how_a_binary_key_is_written() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let path = directory.path().join("key");
+    std::fs::write(&path, [0xff, 0xfe, 7]).expect("a file can be written");
+    let entry = serde_json::json!({ "name": "a", "url": "http://h/", "secret_file": path });
+    let c = parse(&serde_json::json!({ "webhooks": [entry] }).to_string());
+    let wanted = format!("{} is not text; write a binary key as whsec_ and its base64", path.display());
+    assert!(c.endpoints.is_empty() && c.warnings[0].contains(&wanted), "{:?}", c.warnings);
 }
 
 #[test]

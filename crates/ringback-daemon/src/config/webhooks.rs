@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
@@ -14,36 +15,69 @@ use ringback_model::{Endpoint, EndpointName, Format, Rate, Secret};
 use ringback_webhook::format::{Destination, of_host};
 use ringback_webhook::guard;
 
-use super::node::Node;
+use super::node::{Node, Value};
 use super::section::{Problems, Section, short};
 use crate::env::Env;
 
 /// Keys of the contract that this version does not have yet.
-const LATER: &[&str] =
-    &["template", "include", "after", "supersede", "expires_after", "digest", "quiet_hours"];
+const LATER: &[&str] = &["template", "after", "supersede", "expires_after", "digest", "quiet_hours"];
 const LATER_FORMATS: &[&str] = &["teams", "pagerduty", "template"];
-/// Takes a format that this version does not have yet; a raw event would only be refused there.
+/// Take a format that this version does not have yet; a raw event would only be refused there.
 const PAGERDUTY_HOST: &str = "events.pagerduty.com";
+const TEAMS_DOMAIN: &str = "webhook.office.com";
+/// Where flows have their triggers: most of those that take webhooks post a card to Teams, and some do not.
+const FLOW_HOSTS: &[&str] = &["logic.azure.com", "powerplatform.com"];
+
+/// The entries that cannot be used. What is pending of them waits until they are right again: only an entry that is
+/// gone has its deliveries cancelled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// The names of those that have one.
+    pub names: BTreeSet<EndpointName>,
+    /// One has no name that can be read: any queue may be its.
+    pub is_nameless: bool,
+}
+
+impl Skipped {
+    /// Whether a queue may be that of a skipped entry.
+    pub fn may_own(&self, queue: &EndpointName) -> bool {
+        self.is_nameless || self.names.contains(queue)
+    }
+}
+
+/// What entries are read by.
+pub(super) struct Around<'a> {
+    pub(super) env: &'a Env,
+    /// What paths are relative to.
+    pub(super) base: &'a Path,
+    /// The waits of an entry that has none.
+    pub(super) backoff: &'a [Duration],
+    /// Where an empty secret is none: lazyagent writes every key of its `config.json`.
+    pub(super) is_json: bool,
+}
 
 /// Reads every entry. A bad one is left out with one warning that names the entry and what is wrong.
 pub(super) fn read(
     entries: &[Node],
-    env: &Env,
-    base: &Path,
-    backoff: &[Duration],
+    around: &Around<'_>,
     problems: &RefCell<Problems>,
-) -> Vec<Endpoint> {
+) -> (Vec<Endpoint>, Skipped) {
     let mut endpoints: Vec<Endpoint> = Vec::new();
+    let mut skipped = Skipped::default();
     for (index, node) in entries.iter().enumerate() {
         let own = RefCell::new(Problems::default());
         let path = format!("webhooks[{index}]");
-        let section = Section::new(&path, node, &own);
+        let without = if around.is_json { without_empty_secret(node) } else { None };
+        if without.is_some() {
+            own.borrow_mut().warnings.push("an empty secret counts as none".to_owned());
+        }
+        let section = Section::new(&path, without.as_ref().unwrap_or(node), &own);
         let name = section.text("name").filter(|n| !n.trim().is_empty());
         let shown = match &name {
             Some(name) => format!("webhook {:?}", name.chars().take(64).collect::<String>()),
             None => path.clone(),
         };
-        let endpoint = entry(&section, name, env, base, backoff, &own);
+        let endpoint = entry(&section, name.clone(), around, &own);
         section.finish();
         let own = own.into_inner();
         problems.borrow_mut().files.extend(own.files);
@@ -59,20 +93,23 @@ pub(super) fn read(
                 problems.warnings.extend(own.warnings.into_iter().map(|w| format!("{shown}: {w}")));
                 endpoints.push(endpoint);
             }
-            _ => problems.warnings.push(format!("{shown} is skipped: {}", skip.join("; "))),
+            _ => {
+                problems.warnings.push(format!("{shown} is skipped: {}", skip.join("; ")));
+                skipped.is_nameless |= name.is_none();
+                skipped.names.extend(name.map(EndpointName::new));
+            }
         }
     }
-    endpoints
+    (endpoints, skipped)
 }
 
 fn entry(
     s: &Section<'_>,
     name: Option<String>,
-    env: &Env,
-    base: &Path,
-    default_backoff: &[Duration],
+    around: &Around<'_>,
     problems: &RefCell<Problems>,
 ) -> Option<Endpoint> {
+    let env = around.env;
     if name.is_none() {
         s.error("name", "a name is required");
     }
@@ -81,9 +118,10 @@ fn entry(
             s.error(key, "this version does not have this key yet");
         }
     }
+    include(s);
     let url = url(s);
-    let format = format(s, url.as_ref());
-    let secrets = secrets(s, env, base, problems);
+    let format = format(s, url.as_ref(), problems);
+    let secrets = secrets(s, around, problems);
     let events = words(s, "events");
     let agents = words(s, "agents");
     let reasons = words(s, "reasons");
@@ -94,7 +132,7 @@ fn entry(
     if timeout.is_zero() {
         s.error("timeout", "expected more than 0s");
     }
-    let backoff = s.durations("backoff").unwrap_or_else(|| default_backoff.to_vec());
+    let backoff = s.durations("backoff").unwrap_or_else(|| around.backoff.to_vec());
     let concurrency = s.whole("concurrency", 1, 1024).unwrap_or(4);
     let headers = headers(s, env);
     let ordered = s.flag("ordered").unwrap_or(false);
@@ -127,6 +165,25 @@ fn entry(
     })
 }
 
+const NO_HOST: &str = "not a URL with scheme and host; expected http://HOST/… or https://HOST/…";
+
+/// Whether a host is written where it belongs. The parser is lenient as browsers are: it takes `http:x` and `http:///x`
+/// for the host `x`.
+fn names_a_host(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
+        && !rest.is_empty()
+        && !rest.starts_with(['/', '\\', '?', '#'])
+}
+
+/// Nothing can be included yet: only the empty list, which is the default, may be written.
+fn include(s: &Section<'_>) {
+    if let Some(word) = s.text_or_texts("include").unwrap_or_default().first() {
+        let what = format!("found {:?}: this version does not have this key yet", short(word));
+        s.error("include", &format!("{what}; leave the list empty"));
+    }
+}
+
 fn url(s: &Section<'_>) -> Option<url::Url> {
     let Some(text) = s.text("url") else {
         if !s.has("url") {
@@ -137,6 +194,10 @@ fn url(s: &Section<'_>) -> Option<url::Url> {
     // The value may hold credentials, so that no part of it is repeated.
     let parsed = url::Url::parse(text.trim()).ok();
     match parsed {
+        Some(url) if matches!(url.scheme(), "http" | "https") && !names_a_host(text.trim()) => {
+            s.error("url", NO_HOST);
+            None
+        }
         Some(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Some(url),
         Some(url) if !matches!(url.scheme(), "http" | "https") => {
             let scheme: String = url.scheme().chars().take(16).collect();
@@ -144,32 +205,54 @@ fn url(s: &Section<'_>) -> Option<url::Url> {
             None
         }
         _ => {
-            s.error("url", "not a URL with scheme and host; expected http://HOST/… or https://HOST/…");
+            s.error("url", NO_HOST);
             None
         }
     }
 }
 
 /// The entry's word, else the host's format. The URL has to say what the format needs to know.
-fn format(s: &Section<'_>, url: Option<&url::Url>) -> Option<Format> {
-    let format = match s.text("format") {
-        Some(word) => named_format(s, &word)?,
-        None if s.has("format") => return None,
-        None if url.and_then(url::Url::host_str) == Some(PAGERDUTY_HOST) => {
+fn format(s: &Section<'_>, url: Option<&url::Url>, problems: &RefCell<Problems>) -> Option<Format> {
+    let host = url.and_then(url::Url::host_str).unwrap_or_default();
+    let format = match (s.text("format"), later_format(host)) {
+        (Some(word), _) => named_format(s, &word)?,
+        (None, _) if s.has("format") => return None,
+        (None, Some(later)) => {
             let what = format!(
-                "{PAGERDUTY_HOST} takes the format \"pagerduty\", which this version does not have yet; \
+                "{host} takes the format {later:?}, which this version does not have yet; \
                  format = \"json\" sends the event as it is"
             );
             s.error("format", &what);
             return None;
         }
-        None => url.and_then(of_host).unwrap_or(Format::Json),
+        (None, None) => url.and_then(of_host).unwrap_or(Format::Json),
     };
+    if !s.has("format") && FLOW_HOSTS.iter().any(|domain| is_below(host, domain)) {
+        let what = format!(
+            "{host} may be a flow that posts to Teams: it would take the event and post nothing; \
+             format = \"json\" says that this is meant"
+        );
+        problems.borrow_mut().warnings.push(what);
+    }
     if let Some(Err(misfit)) = url.map(|url| Destination::of(format, url.as_str())) {
         s.error("url", &misfit.to_string());
         return None;
     }
     Some(format)
+}
+
+/// The format that a host takes, if this version does not have it yet.
+fn later_format(host: &str) -> Option<&'static str> {
+    match host {
+        PAGERDUTY_HOST => Some("pagerduty"),
+        _ if is_below(host, TEAMS_DOMAIN) => Some("teams"),
+        _ => None,
+    }
+}
+
+/// Whether a host is a domain or below it.
+fn is_below(host: &str, domain: &str) -> bool {
+    host.strip_suffix(domain).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'))
 }
 
 fn named_format(s: &Section<'_>, word: &str) -> Option<Format> {
@@ -185,7 +268,8 @@ fn named_format(s: &Section<'_>, word: &str) -> Option<Format> {
     None
 }
 
-fn secrets(s: &Section<'_>, env: &Env, base: &Path, problems: &RefCell<Problems>) -> Option<Vec<Secret>> {
+fn secrets(s: &Section<'_>, around: &Around<'_>, problems: &RefCell<Problems>) -> Option<Vec<Secret>> {
+    let Around { env, base, .. } = around;
     let given = [s.has("secret"), s.has("secret_env"), s.has("secret_file")];
     if given.iter().filter(|g| **g).count() > 1 {
         s.error("secret", "give exactly one of secret, secret_env, secret_file");
@@ -208,7 +292,13 @@ fn secrets(s: &Section<'_>, env: &Env, base: &Path, problems: &RefCell<Problems>
         match std::fs::read_to_string(&path) {
             Ok(text) => vec![text.strip_suffix('\n').unwrap_or(&text).trim_end_matches('\r').to_owned()],
             Err(e) => {
-                s.error("secret_file", &format!("cannot read {}: {}", path.display(), e.kind()));
+                let why = match e.kind() {
+                    ErrorKind::InvalidData => {
+                        format!("{} is not text; write a binary key as whsec_ and its base64", path.display())
+                    }
+                    kind => format!("cannot read {}: {kind}", path.display()),
+                };
+                s.error("secret_file", &why);
                 return None;
             }
         }
@@ -372,15 +462,27 @@ fn projects(s: &Section<'_>, env: &Env) -> Option<Option<globset::GlobSet>> {
     }
 }
 
+/// An entry with an empty text as its secret, as if the key were not there; `None` = it has none such.
+fn without_empty_secret(node: &Node) -> Option<Node> {
+    if !matches!(&get(node, "secret")?.value, Value::Text(text) if text.is_empty()) {
+        return None;
+    }
+    let mut node = node.clone();
+    if let Value::Table(entries) = &mut node.value {
+        entries.retain(|(key, _)| key != "secret");
+    }
+    Some(node)
+}
+
+fn get<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
+    match &node.value {
+        Value::Table(entries) => entries.iter().find(|(k, _)| k == key).map(|(_, v)| v),
+        _ => None,
+    }
+}
+
 /// Variables that entries name for their secrets, good entries or not.
 pub(super) fn secret_variables(root: &Node) -> Vec<String> {
-    use super::node::Value;
-    fn get<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
-        match &node.value {
-            Value::Table(entries) => entries.iter().find(|(k, _)| k == key).map(|(_, v)| v),
-            _ => None,
-        }
-    }
     let Some(Node { value: Value::List(entries), .. }) = get(root, "webhooks") else { return Vec::new() };
     let mut names = Vec::new();
     for entry in entries {

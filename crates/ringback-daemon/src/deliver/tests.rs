@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringback_model::delivery::Answer;
+use ringback_model::delivery::{Answer, Next};
 use ringback_model::{DeliveryState, Endpoint, Failure, Secret, Timestamp};
-use ringback_store::{Ledger, Store};
+use ringback_store::{Ending, Ledger, Settled, Store};
 
-use crate::lane::in_turn;
+use crate::lane::{Lane, in_turn};
 
 use super::stage::{Script, Seen, Stage, endpoint, play, retry_after, status};
 
@@ -76,7 +76,9 @@ fn the_header_webhook_delivery_disable_disables_the_endpoint_and_ends_its_queue(
         let running = stage.start();
         assert!(stage.settle(DAY).await);
         assert_eq!(stage.network.wires().seen.len(), 1);
-        assert!(stage.states().await.iter().all(|state| *state == DeliveryState::Dead));
+        let states = stage.states().await;
+        assert_eq!(states[0], DeliveryState::Delivered, "a 2xx is one, whatever else it says");
+        assert!(states[1..].iter().all(|state| *state == DeliveryState::Dead), "{states:?}");
         let kept = stage.store.endpoint_status(&stage.lane.endpoint.name).await.unwrap().unwrap();
         assert_eq!(kept.reason, "the receiver answered webhook-delivery: disable");
         assert_eq!(kept.entry_fingerprint, stage.lane.fingerprint);
@@ -85,6 +87,40 @@ fn the_header_webhook_delivery_disable_disables_the_endpoint_and_ends_its_queue(
         assert!(stage.settle(DAY).await);
         assert_eq!((stage.states().await[9], stage.network.wires().seen.len()), (DeliveryState::Dead, 1));
         running.stop().await;
+    });
+}
+
+#[test]
+fn what_the_receiver_takes_while_its_endpoint_is_disabled_is_delivered() {
+    play(async {
+        let stage = Stage::new(Endpoint { concurrency: 4, ..endpoint() });
+        stage.tell(1, "a", vec![(secs(1), status(200))]).await;
+        stage.tell(2, "b", always(410)).await;
+        stage.tell(3, "c", vec![(secs(1), status(500))]).await;
+        let running = stage.start();
+        assert!(stage.settle(DAY).await);
+        running.stop().await;
+        let dead = DeliveryState::Dead;
+        assert_eq!(stage.states().await, [DeliveryState::Delivered, dead, dead]);
+        assert!(stage.lane.is_disabled());
+        let counts = &stage.store.endpoint_counts().await.unwrap()[0];
+        assert_eq!((counts.pending, counts.delivered, counts.dead), (0, 1, 2));
+    });
+}
+
+#[test]
+fn what_the_receiver_takes_after_its_entry_is_gone_is_delivered() {
+    play(async {
+        let stage = Stage::new(endpoint());
+        stage.tell(1, "a", vec![(secs(1), status(200))]).await;
+        stage.tell(2, "a", always(200)).await;
+        let running = stage.start();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        stage.lane.retire();
+        let name = &stage.lane.endpoint.name;
+        stage.store.close_pending(name, Ending::Cancelled, super::stage::now()).await.unwrap();
+        running.stop().await;
+        assert_eq!(stage.states().await, [DeliveryState::Delivered, DeliveryState::Cancelled]);
     });
 }
 
@@ -131,6 +167,30 @@ fn a_delivery_is_tried_for_a_day_while_the_machine_is_offline_and_is_then_dead()
 }
 
 #[test]
+fn what_a_clock_that_was_ahead_put_off_is_tried_at_the_start() {
+    play(async {
+        let stage = Stage::new(endpoint());
+        for n in 1..=3 {
+            stage.tell(n, "a", always(204)).await;
+        }
+        let now = super::stage::now();
+        let name = &stage.lane.endpoint.name;
+        let claims = stage.store.claim(name, now, 9, Timestamp::MIN).await.unwrap().claims;
+        // A day ahead; as far ahead as a receiver may ask for; and not tried yet.
+        for (claim, wait) in claims.iter().zip([DAY, secs(3600)]) {
+            let next = Next { state: DeliveryState::Pending, attempts: 1, due_at: now.plus(wait) };
+            stage.store.settle(vec![Settled { id: claim.delivery.id, attempt: None, next }]).await.unwrap();
+        }
+        let running = stage.start();
+        assert!(stage.settle(DAY / 2).await);
+        let seen = stage.network.wires().seen.clone();
+        assert!(began(&seen, 1)[0] < now.plus(secs(1)), "{seen:?}");
+        assert!(began(&seen, 2)[0] >= now.plus(secs(3600)), "{seen:?}");
+        running.stop().await;
+    });
+}
+
+#[test]
 fn what_exceeds_the_rate_waits_without_a_slot_and_is_not_dropped() {
     play(async {
         let rate = Some("3/m".parse().unwrap());
@@ -154,6 +214,81 @@ fn what_exceeds_the_rate_waits_without_a_slot_and_is_not_dropped() {
             assert!(span >= secs(60) && span <= secs(61), "{span:?}");
         }
         running.stop().await;
+    });
+}
+
+/// Puts another entry in the place of the stage's, as an edit of the configuration does.
+fn edit(stage: &mut Stage, entry: Endpoint) {
+    let lane = Lane::webhook(entry, "key").after(&stage.lane);
+    std::mem::replace(&mut stage.lane, Arc::new(lane)).retire();
+}
+
+#[test]
+fn an_edited_entry_keeps_the_pause_of_its_receiver_and_another_url_has_none() {
+    for (url, waits) in [("http://e.example/", true), ("http://other.example/", false)] {
+        play(async {
+            let mut stage = Stage::new(endpoint());
+            stage.tell(1, "a", vec![(AT_ONCE, retry_after(429, 40)), (AT_ONCE, status(204))]).await;
+            let old = stage.start();
+            tokio::time::sleep(secs(1)).await;
+            edit(&mut stage, Endpoint { url: Secret::new(url), timeout: secs(1), ..endpoint() });
+            stage.tell(2, "b", always(204)).await;
+            let new = stage.start();
+            assert!(stage.settle(DAY).await);
+            let seen = stage.network.wires().seen.clone();
+            let pause_ends = seen[0].ended.plus(secs(40));
+            assert_eq!(began(&seen, 2)[0] >= pause_ends, waits, "{url} {seen:?}");
+            old.stop().await;
+            new.stop().await;
+        });
+    }
+}
+
+#[test]
+fn an_answer_to_an_attempt_from_before_the_edit_pauses_the_entry_of_now() {
+    play(async {
+        let mut stage = Stage::new(Endpoint { concurrency: 2, ..endpoint() });
+        stage.tell(1, "a", vec![(secs(1), retry_after(503, 40)), (AT_ONCE, status(204))]).await;
+        let old = stage.start();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        edit(&mut stage, Endpoint { concurrency: 3, ..endpoint() });
+        let new = stage.start();
+        tokio::time::sleep(secs(2)).await;
+        stage.tell(2, "b", always(204)).await;
+        assert!(stage.settle(DAY).await);
+        let seen = stage.network.wires().seen.clone();
+        assert!(began(&seen, 2)[0] >= seen[0].ended.plus(secs(40)), "{seen:?}");
+        old.stop().await;
+        new.stop().await;
+    });
+}
+
+#[test]
+fn an_edit_gives_no_more_attempts_than_the_rate_and_no_more_slots_than_the_entry_has() {
+    play(async {
+        let entry = Endpoint { rate: Some("3/m".parse().unwrap()), concurrency: 2, ..endpoint() };
+        let mut stage = Stage::new(entry.clone());
+        for n in 1..=10 {
+            stage.tell(n, "a", vec![(secs(1), status(204))]).await;
+        }
+        let mut running = vec![stage.start()];
+        for edits in 1..=20 {
+            // While two are on the wire, and while the rate lets none begin.
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            edit(&mut stage, Endpoint { timeout: secs(2 + edits), ..entry.clone() });
+            running.push(stage.start());
+        }
+        assert!(stage.settle(DAY).await);
+        assert!(stage.states().await.iter().all(|state| *state == DeliveryState::Delivered));
+        let seen = stage.network.wires().seen.clone();
+        assert_eq!((seen.len(), stage.network.wires().most), (10, 2));
+        for n in 3..10 {
+            let span = seen[n].began.since(seen[n - 3].began);
+            assert!(span >= secs(60), "{span:?}");
+        }
+        for one in running {
+            one.stop().await;
+        }
     });
 }
 

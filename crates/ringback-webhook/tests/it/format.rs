@@ -263,14 +263,29 @@ fn a_topic_that_ntfy_repeats_is_masked() {
 #[test]
 fn a_destination_that_is_gone_for_good_is_disabled() {
     for (format, status, body, outcome) in [
-        (Format::Slack, 404, "no_service", Outcome::Disable),
+        (Format::Slack, 404, "no_service", Outcome::Disable { accepted: false }),
         (Format::Slack, 404, "channel_not_found", Outcome::Rejected),
         (Format::Slack, 400, "no_text", Outcome::Rejected),
         (Format::Slack, 500, "no_service", Outcome::Retry { wait: None, pause: false }),
-        (Format::Discord, 404, r#"{"message":"Unknown Webhook","code":10015}"#, Outcome::Disable),
-        (Format::Discord, 401, r#"{"message":"Invalid Webhook Token","code":50027}"#, Outcome::Disable),
+        (
+            Format::Discord,
+            404,
+            r#"{"message":"Unknown Webhook","code":10015}"#,
+            Outcome::Disable { accepted: false },
+        ),
+        (
+            Format::Discord,
+            401,
+            r#"{"message":"Invalid Webhook Token","code":50027}"#,
+            Outcome::Disable { accepted: false },
+        ),
         (Format::Discord, 404, r#"{"message":"404: Not Found","code":0}"#, Outcome::Rejected),
-        (Format::Telegram, 401, r#"{"ok":false,"description":"Unauthorized"}"#, Outcome::Disable),
+        (
+            Format::Telegram,
+            401,
+            r#"{"ok":false,"description":"Unauthorized"}"#,
+            Outcome::Disable { accepted: false },
+        ),
         (
             Format::Telegram,
             403,

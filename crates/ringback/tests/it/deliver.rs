@@ -238,6 +238,14 @@ async fn the_test_event_is_a_ping_and_tells_what_the_receiver_said() {
         (request.header("x-lazyagent-event"), &request.json()["event"]),
         (Some("ping"), &json!("ping"))
     );
+    // What the documentation says of every event holds for it too.
+    let session = request.json()["session_id"].as_str().expect("a session").to_owned();
+    assert!(session.starts_with("ringback-test-"), "{session}");
+    let session_url = format!("http://{}/api/sessions/{session}", daemon.api());
+    assert_eq!(
+        (&request.json()["sequence"], &request.json()["api"]["session_url"]),
+        (&json!(1), &json!(session_url))
+    );
     request.verify(&[SECRET]).expect("the test event is signed too");
     let failed = home.spawn(ringback(), &["webhooks", "test", "bad"]).wait(DEADLINE).await;
     assert_eq!(failed.code, Some(1));

@@ -118,8 +118,9 @@ async fn a_test_turns_red_with_the_destination_s_own_words() {
 async fn a_wait_in_the_body_of_a_429_pauses_the_endpoint() {
     let home = Home::new();
     let telegram = FakeProvider::start(Service::Telegram).await;
-    let limited = r#"{"ok":false,"error_code":429,"description":"Too Many Requests: retry after 2","parameters":{"retry_after":2}}"#;
-    telegram.script([full(429, limited)]);
+    // On several lines, as a service may write it.
+    let limited = json!({ "ok": false, "error_code": 429, "parameters": { "retry_after": 2 } });
+    telegram.script([full(429, &format!("{limited:#}\n"))]);
     configure(
         &home,
         json!([{ "name": "phone", "url": telegram.url(), "format": "telegram", "events": ["waiting"],
@@ -141,7 +142,7 @@ async fn a_wait_in_the_body_of_a_429_pauses_the_endpoint() {
 async fn a_webhook_that_slack_does_not_know_any_more_is_disabled_with_slack_s_word() {
     let home = Home::new();
     let slack = FakeProvider::start(Service::Slack).await;
-    slack.script([full(404, "no_service")]);
+    slack.script([full(404, "no_service\n")]);
     configure(
         &home,
         json!([{ "name": "gone", "url": slack.url(), "format": "slack", "events": ["waiting"] }]),
@@ -152,7 +153,7 @@ async fn a_webhook_that_slack_does_not_know_any_more_is_disabled_with_slack_s_wo
     let give_up = tokio::time::Instant::now() + DEADLINE;
     loop {
         let row = endpoint(&daemon).await;
-        if row["enabled"] == false && row["disabled_reason"] == "the receiver answered 404: no_service" {
+        if row["enabled"] == false && row["disabled_reason"] == "the receiver answered 404: no_service\\n" {
             break;
         }
         assert!(tokio::time::Instant::now() < give_up, "{row}");
