@@ -29,6 +29,12 @@ pub enum Error {
         /// The daemon.
         pid: u32,
     },
+    /// It has an API, and the file with its token is gone.
+    #[error("the running ringback (process {pid}) has no file api-token in its state directory any more")]
+    NoToken {
+        /// The daemon.
+        pid: u32,
+    },
     /// The token cannot be read.
     #[error(transparent)]
     State(#[from] state_dir::Error),
@@ -53,7 +59,7 @@ impl Client {
     pub fn connect(state: &Path) -> Result<Client, Error> {
         let Holder { pid, api, .. } = state_dir::running(state).ok_or(Error::NotRunning)?;
         let api = api.ok_or(Error::NoApi { pid })?;
-        let token = state_dir::read_token(state)?.ok_or(Error::NotRunning)?;
+        let token = state_dir::read_token(state)?.ok_or(Error::NoToken { pid })?;
         #[expect(clippy::disallowed_methods, reason = "this client speaks to our own daemon only")]
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -69,6 +75,23 @@ impl Client {
     /// The daemon does not answer or refuses.
     pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Error> {
         self.call(Method::GET, &with_query(path, query), None).await
+    }
+
+    /// GETs all pages of a listing: its first answer, with the items of the others behind its own.
+    ///
+    /// # Errors
+    /// The daemon does not answer or refuses.
+    pub async fn list(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Error> {
+        let most = [query, &[("limit", "1000")]].concat();
+        let mut whole = self.get(path, &most).await?;
+        while let Some(cursor) = whole["next"].as_str().map(str::to_owned) {
+            let mut page = self.get(path, &[&most[..], &[("cursor", &cursor)]].concat()).await?;
+            if let (Some(items), Some(more)) = (whole["items"].as_array_mut(), page["items"].as_array_mut()) {
+                items.append(more);
+            }
+            whole["next"] = page["next"].take();
+        }
+        Ok(whole)
     }
 
     /// Sends a request with an optional JSON body; the answer's JSON.
@@ -113,7 +136,8 @@ impl Client {
         Ok((response.bytes().await.map_err(silent)?.to_vec(), is_open))
     }
 
-    /// Follows the event stream; calls `each` with the kind and JSON of every event until it says stop.
+    /// Follows the event stream; calls `each` with the kind and JSON of every event until it says stop. The first is
+    /// an `update`, whatever `kinds` says.
     ///
     /// # Errors
     /// The stream cannot be opened, or broke.

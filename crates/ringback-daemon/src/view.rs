@@ -133,8 +133,10 @@ impl View {
 
 fn passes(filter: &Filter, s: &Shown, name: Option<&str>) -> bool {
     let below = |dir: &str| {
-        s.about.cwd == dir
-            || s.about.cwd.strip_prefix(dir.trim_end_matches('/')).is_some_and(|r| r.starts_with('/'))
+        let (cwd, dir) = (s.about.cwd.trim_end_matches('/'), dir.trim_end_matches('/'));
+        // The root's name is nothing but its slash, and only absolute paths are below it.
+        (s.about.cwd.starts_with('/') || !dir.is_empty())
+            && cwd.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     let found = |text: &str| {
         let text = text.to_lowercase();
@@ -204,7 +206,9 @@ mod tests {
     #[test]
     fn a_directory_matches_at_a_path_boundary() {
         let view = View::default();
-        for (id, cwd) in [("a", "/p/site"), ("b", "/p/site/sub"), ("c", "/p/site2")] {
+        let sessions =
+            [("a", "/p/site"), ("b", "/p/site/sub"), ("c", "/p/site2"), ("d", "/p/site/"), ("e", "")];
+        for (id, cwd) in sessions {
             let mut about = About::new(Agent::Claude, SessionId::new(id));
             about.cwd = cwd.to_owned();
             about.last_activity = Some(Timestamp::from_millis(1000));
@@ -215,9 +219,15 @@ mod tests {
                 current_tool: None,
             });
         }
-        let filter = Filter { dir: Some("/p/site".into()), ..Filter::default() };
-        let rows = view.list(&filter, Duration::from_secs(60), Timestamp::from_millis(2000));
-        assert_eq!(rows.iter().map(|r| r["session_id"].as_str().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(view.list(&filter, Duration::ZERO, Timestamp::from_millis(2000)).len(), 0);
+        let in_dir = |dir: &str, window| {
+            let filter = Filter { dir: Some(dir.into()), ..Filter::default() };
+            let rows = view.list(&filter, Duration::from_secs(window), Timestamp::from_millis(2000));
+            rows.iter().map(|r| r["session_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>().concat()
+        };
+        assert_eq!(in_dir("/p/site", 60), "abd");
+        assert_eq!(in_dir("/p/site/", 60), "abd", "a slash at the end says nothing");
+        assert_eq!(in_dir("/p/site/sub/", 60), "b");
+        assert_eq!(in_dir("/", 60), "abcd", "everything that is absolute");
+        assert_eq!(in_dir("/p/site", 0), "");
     }
 }

@@ -30,7 +30,11 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return Error::failed(format!("cannot start: {e}")).report(),
     };
-    let outcome = runtime.block_on(args.run(Env::of_process()));
+    let env = match Env::of_process() {
+        Ok(env) => env,
+        Err(e) => return Error::from(e).report(),
+    };
+    let outcome = runtime.block_on(args.run(env));
     // Nothing is left to wait for: a blocking read of a dead file system must not hold the exit up.
     runtime.shutdown_background();
     match outcome {

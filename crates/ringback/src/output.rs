@@ -8,6 +8,9 @@ use serde_json::Value;
 /// What an error says when the reader of our output went away.
 pub(crate) const CLOSED: &str = "output closed";
 
+/// Narrower than this is no terminal that somebody reads.
+const NARROWEST: usize = 20;
+
 /// Prints one line. Control characters from outside are escaped.
 pub(crate) fn line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -44,13 +47,73 @@ pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Columns of the terminal; a pipe gets lines as long as they are.
+/// Columns of the terminal: what COLUMNS says, else what the terminal has, else 80. A pipe gets lines as long as they
+/// are.
 pub(crate) fn width() -> usize {
     if !is_terminal() {
         return usize::MAX;
     }
-    let from_env = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
-    from_env.filter(|w| *w >= 20).unwrap_or(80)
+    let of_terminal = || terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0));
+    columns(std::env::var("COLUMNS").ok().as_deref(), of_terminal)
+}
+
+fn columns(wanted: Option<&str>, of_terminal: impl FnOnce() -> Option<usize>) -> usize {
+    // A terminal that was not told its size has none.
+    let is_size = |columns: &usize| *columns > 0;
+    let wanted = wanted.and_then(|text| text.parse().ok()).filter(is_size);
+    wanted.or_else(|| of_terminal().filter(is_size)).map_or(80, |columns| columns.max(NARROWEST))
+}
+
+/// Prints names with their values, each in as many lines as it needs.
+pub(crate) fn fields(fields: &[(&str, String)], width: usize) -> io::Result<()> {
+    laid_out(fields, width).iter().try_for_each(|line| raw(&format!("{line}\n")))
+}
+
+fn laid_out(fields: &[(&str, String)], width: usize) -> Vec<String> {
+    let longest_name = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let column = longest_name.min((width / 3).max(10)) + 2;
+    let mut lines = Vec::new();
+    for (name, value) in fields {
+        let value = safe(value);
+        let longest = value.split(' ').map(|word| word.chars().count()).max().unwrap_or(0);
+        // An id that does not fit beside its name stands below it: one in two halves cannot be copied.
+        if column + longest > width || name.chars().count() + 2 > column {
+            lines.push((*name).to_owned());
+            lines.extend(wrapped("  ", &value, width));
+        } else {
+            lines.extend(wrapped(&format!("{name:<column$}"), &value, width));
+        }
+    }
+    lines.iter().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// Prints text in lines that fit the terminal.
+pub(crate) fn text(text: &str, width: usize) -> io::Result<()> {
+    wrapped("", &safe(text), width).iter().try_for_each(|line| raw(&format!("{line}\n")))
+}
+
+/// The text in lines of at most `width` columns where its words allow, the later ones indented as far as the first.
+pub(crate) fn wrapped(head: &str, text: &str, width: usize) -> Vec<String> {
+    let indent = head.chars().count();
+    let mut lines = vec![head.to_owned()];
+    let mut columns = indent;
+    let mut is_first = true;
+    for word in text.split(' ') {
+        let long = word.chars().count();
+        if !is_first && columns + 1 + long > width {
+            lines.push(" ".repeat(indent));
+            columns = indent;
+            is_first = true;
+        }
+        let space = if is_first { "" } else { " " };
+        if let Some(line) = lines.last_mut() {
+            line.push_str(space);
+            line.push_str(word);
+        }
+        columns += space.len() + long;
+        is_first = false;
+    }
+    lines
 }
 
 /// Prints rows as columns. The last column is cut where the terminal ends; where even the others do not fit, each
@@ -66,11 +129,11 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>], width: usize) -> io::Re
     }
     let fixed: usize = widths.iter().take(columns - 1).map(|w| w + 2).sum();
     if fixed + 8 > width {
+        let names: Vec<String> = head.iter().map(|name| name.to_lowercase()).collect();
         for row in &rows {
-            for (name, cell) in head.iter().zip(row).filter(|(_, cell)| !cell.is_empty()) {
-                let cell: String = cell.chars().take(width.saturating_sub(12)).collect();
-                raw(&format!("{:<10}  {cell}\n", name.to_lowercase()))?;
-            }
+            let named = names.iter().map(String::as_str).zip(row.iter().cloned());
+            let named: Vec<(&str, String)> = named.filter(|(_, cell)| !cell.is_empty()).collect();
+            fields(&named, width)?;
             raw("\n")?;
         }
         return Ok(());
@@ -118,4 +181,58 @@ pub(crate) fn cell(value: &Value) -> String {
 /// A JSON string as an instant.
 pub(crate) fn instant(value: &Value) -> Option<Timestamp> {
     value.as_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_fit_forty_columns_and_long_words_stay_whole() {
+        let text = "state: /a/long/path is on NFS, where locks and the journal are not safe at all";
+        let lines = wrapped("BROKEN ", text, 40);
+        assert!(lines.len() > 2 && lines.iter().all(|l| l.chars().count() <= 40), "{lines:#?}");
+        assert!(
+            lines[1..].iter().all(|l| l.starts_with("       ") && !l.starts_with("        ")),
+            "{lines:#?}"
+        );
+        let path = format!("/{}", "x".repeat(60));
+        assert_eq!(wrapped("ok     ", &format!("a {path} b"), 40)[1], format!("       {path}"));
+        assert_eq!(wrapped("ok     ", text, usize::MAX), [format!("ok     {text}")]);
+    }
+
+    #[test]
+    fn fields_fit_forty_columns_and_ids_stay_whole() {
+        let id = "01900000-0000-7000-8000-000000000000";
+        let fields = [
+            ("state", "completed".to_owned()),
+            ("run", id.to_owned()),
+            ("message, error or wait", "it waits for the day's money, and for its turn".to_owned()),
+        ];
+        let lines = laid_out(&fields, 40);
+        assert_eq!(
+            lines,
+            [
+                "state          completed",
+                "run",
+                &format!("  {id}"),
+                "message, error or wait",
+                "  it waits for the day's money, and for",
+                "  its turn",
+            ]
+        );
+        let lines = laid_out(&fields, usize::MAX);
+        assert_eq!(lines[1], format!("{:<24}{id}", "run"));
+        assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn the_width_is_what_columns_says_else_the_terminals_else_eighty() {
+        assert_eq!(columns(Some("132"), || Some(40)), 132);
+        assert_eq!(columns(None, || Some(40)), 40);
+        assert_eq!(columns(Some("wide"), || Some(40)), 40);
+        assert_eq!(columns(Some("0"), || Some(0)), 80);
+        assert_eq!(columns(None, || None), 80);
+        assert_eq!(columns(Some("3"), || None), NARROWEST);
+    }
 }

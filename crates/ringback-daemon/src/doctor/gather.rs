@@ -144,7 +144,7 @@ async fn api(config: &Config, state: &Path, daemon: Option<&Holder>) -> (Listene
 }
 
 async fn rows(state: &Path) -> Result<Vec<Value>, crate::client::Error> {
-    let mut answer = Client::connect(state)?.get("/api/webhooks", &[]).await?;
+    let mut answer = Client::connect(state)?.list("/api/webhooks", &[]).await?;
     Ok(answer["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
 }
 

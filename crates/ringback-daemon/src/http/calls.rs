@@ -1,7 +1,7 @@
 //! What is remembered of the calls of hooks, and a run out of one of them once more.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -11,9 +11,11 @@ use ringback_store::{CallId, CallQuery};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{App, Error};
+use super::extract::{Path, Query};
+use super::{App, Error, page};
 use crate::hook::call_log::{self, NotReplayed};
 
+const LISTING: &str = "calls";
 /// Keys of runs that are started so are none: the route is told for the log.
 const ROUTE: &str = "/api/hooks/deliveries";
 
@@ -26,14 +28,13 @@ pub(super) struct Listing {
 
 /// The calls of all hooks, or with `?hook=` those of one, the newest first.
 pub(super) async fn list(State(app): State<App>, Query(query): Query<Listing>) -> Result<Json<Value>, Error> {
-    let limit = super::limit(query.limit.as_deref())?;
-    let cursor = query.cursor.map(|c| c.parse()).transpose();
-    let cursor = cursor.map_err(|e: ringback_store::NotACursor| Error::BadRequest(e.to_string()))?;
+    let limit = page::limit(query.limit.as_deref())?;
+    let cursor = page::cursor(LISTING, query.cursor.as_deref())?;
     let page = app.calls.calls().calls(CallQuery { hook: query.hook, limit, cursor }).await?;
     let items: Vec<Value> = page.items.iter().map(|(id, call)| row(*id, call)).collect();
     Ok(Json(json!({
         "items": items,
-        "next": page.next.map(|c| c.to_string()),
+        "next": page::told(LISTING, page.next),
         "dropped": app.calls.dropped(),
     })))
 }
@@ -41,7 +42,7 @@ pub(super) async fn list(State(app): State<App>, Query(query): Query<Listing>) -
 /// The calls of one hook. One that is gone still has those that are remembered.
 pub(super) async fn of_hook(
     State(app): State<App>,
-    Path(slug): Path<String>,
+    Path(slug): Path,
     Query(query): Query<Listing>,
 ) -> Result<Json<Value>, Error> {
     let unbelieved = app.calls.unbelieved(&slug);
@@ -55,7 +56,7 @@ pub(super) async fn of_hook(
 }
 
 /// One call with its body: as text, or where it is none in base64.
-pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
+pub(super) async fn show(State(app): State<App>, Path(id): Path) -> Result<Json<Value>, Error> {
     let (id, call) = find(&app, &id).await?;
     let mut shown = row(id, &call);
     shown["headers"] = call.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
@@ -69,7 +70,7 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Resu
 }
 
 /// Starts a run out of a call, with the hook's file as it is now; `id` is null where the hook only tells the user.
-pub(super) async fn replay(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Error> {
+pub(super) async fn replay(State(app): State<App>, Path(id): Path) -> Result<Response, Error> {
     let (id, call) = find(&app, &id).await?;
     match call_log::replay(&app.declared, &app.runs, call, ROUTE).await {
         Ok(run) => {

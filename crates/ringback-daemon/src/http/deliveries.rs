@@ -1,16 +1,18 @@
 //! Deliveries, their attempts, and their replay.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use ringback_model::ids::UnknownWord;
 use ringback_model::{DeliveryId, DeliveryState, EndpointName, SessionId, Timestamp};
 use ringback_store::{DeliveryDetail, DeliveryQuery, Replay};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::extract::{Body, Path, Query};
 use super::webhooks::open_lane;
-use super::{App, Error};
+use super::{App, Error, page};
 
+const LISTING: &str = "deliveries";
 const MISSING: Error = Error::NotFound("delivery not found");
 
 #[derive(Deserialize, Default)]
@@ -23,9 +25,9 @@ pub(super) struct Listing {
 }
 
 pub(super) async fn list(State(app): State<App>, Query(query): Query<Listing>) -> Result<Json<Value>, Error> {
-    let limit = super::limit(query.limit.as_deref())?;
+    let limit = page::limit(query.limit.as_deref())?;
     let state = query.state.map(|s| s.parse()).transpose();
-    let cursor = query.cursor.map(|c| c.parse()).transpose();
+    let cursor = page::cursor(LISTING, query.cursor.as_deref())?;
     let page = app
         .store
         .deliveries(DeliveryQuery {
@@ -33,7 +35,7 @@ pub(super) async fn list(State(app): State<App>, Query(query): Query<Listing>) -
             state: state.map_err(|e: UnknownWord| Error::BadRequest(e.to_string()))?,
             session: query.session.map(SessionId::new),
             limit,
-            cursor: cursor.map_err(|e: ringback_store::NotACursor| Error::BadRequest(e.to_string()))?,
+            cursor,
         })
         .await?;
     let mut items = Vec::with_capacity(page.items.len());
@@ -43,7 +45,7 @@ pub(super) async fn list(State(app): State<App>, Query(query): Query<Listing>) -
             items.push(shown(&detail));
         }
     }
-    Ok(Json(json!({ "items": items, "next": page.next.map(|c| c.to_string()) })))
+    Ok(Json(json!({ "items": items, "next": page::told(LISTING, page.next) })))
 }
 
 fn shown(detail: &DeliveryDetail) -> Value {
@@ -63,14 +65,14 @@ fn shown(detail: &DeliveryDetail) -> Value {
     })
 }
 
-pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
+pub(super) async fn show(State(app): State<App>, Path(id): Path) -> Result<Json<Value>, Error> {
     let id = DeliveryId(id.parse().map_err(|_| MISSING)?);
     let detail = app.store.delivery(id).await?.ok_or(MISSING)?;
     Ok(Json(shown(&detail)))
 }
 
 /// Makes one finished delivery pending again.
-pub(super) async fn replay(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
+pub(super) async fn replay(State(app): State<App>, Path(id): Path) -> Result<Json<Value>, Error> {
     let id = DeliveryId(id.parse().map_err(|_| MISSING)?);
     let delivery = app.store.delivery(id).await?.ok_or(MISSING)?.row.delivery;
     if delivery.state == DeliveryState::Pending {
@@ -98,7 +100,7 @@ struct Range {
 
 /// Makes all finished deliveries pending again that pass the filters. Endpoints that take none are passed over,
 /// unless one of them is asked for by name.
-pub(super) async fn replay_many(State(app): State<App>, body: bytes::Bytes) -> Result<Json<Value>, Error> {
+pub(super) async fn replay_many(State(app): State<App>, Body(body): Body) -> Result<Json<Value>, Error> {
     let bad = |text: &str| Error::BadRequest(text.to_owned());
     const SHAPE: &str = "expected {\"state\": …, \"endpoint\": …, \"from\": …, \"to\": …}";
     let range: Range = serde_json::from_slice(&body).map_err(|_| bad(SHAPE))?;

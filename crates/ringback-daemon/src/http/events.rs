@@ -1,11 +1,11 @@
 //! The event stream: a snapshot at once, an `update` when sessions change (at most one a second), and every
-//! transition and delivery as it happens.
+//! transition, delivery and change of a run as it happens.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
@@ -15,12 +15,15 @@ use serde_json::json;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
-use super::{App, sessions};
+use super::extract::Query;
+use super::{App, Error, sessions};
 use crate::view::Filter;
 
 const UPDATE_EVERY: Duration = Duration::from_secs(1);
 /// Under the 15 seconds that are promised, by what a busy machine may be late.
 const HEARTBEAT: Duration = Duration::from_secs(12);
+/// What there is to select.
+const KINDS: [&str; 4] = ["update", "transition", "delivery", "run"];
 /// Typed events taken from the ring at once.
 const CHUNK: usize = 256;
 
@@ -29,10 +32,27 @@ pub(super) struct Selection {
     events: Option<String>,
 }
 
+impl Selection {
+    /// The kinds that are wanted; an empty list is a list of none, and wants all.
+    fn kinds(self) -> Result<Vec<&'static str>, Error> {
+        let list = self.events.unwrap_or_default();
+        let names: Vec<&str> = list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        if names.is_empty() {
+            return Ok(KINDS.to_vec());
+        }
+        let known = |name: &&str| KINDS.into_iter().find(|kind| kind == name);
+        names.iter().map(|name| known(name).ok_or_else(|| unknown(name))).collect()
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    Error::BadRequest(format!("unknown event {name:?}; valid: {}", KINDS.join(" ")))
+}
+
 /// One client.
 struct Client {
     app: App,
-    wants: Option<Vec<String>>,
+    wants: Vec<&'static str>,
     version: watch::Receiver<u64>,
     newest: watch::Receiver<u64>,
     last_id: u64,
@@ -45,8 +65,8 @@ pub(super) async fn stream(
     State(app): State<App>,
     Query(selection): Query<Selection>,
     headers: HeaderMap,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let wants = selection.events.map(|list| list.split(',').map(|e| e.trim().to_owned()).collect());
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Error> {
+    let wants = selection.kinds()?;
     let newest = app.feed.newest();
     let tip = *newest.borrow();
     let resumed =
@@ -66,7 +86,7 @@ pub(super) async fn stream(
         let event = client.next().await?;
         Some((Ok(event), client))
     });
-    with_heartbeat(stream)
+    Ok(with_heartbeat(stream))
 }
 
 /// The answer with these events; a comment goes out whenever they are silent for too long.
@@ -99,9 +119,11 @@ impl Client {
                 Some(at) => self.version.has_changed().unwrap_or(false).then(|| at + UPDATE_EVERY),
             };
             if update_due.is_some_and(|due| due <= Instant::now()) {
+                // Where a client begins, and where it begins anew, it is told how things stand, whatever it selected.
+                let is_owed = self.updated_at.is_none();
                 self.updated_at = Some(Instant::now());
                 self.version.mark_unchanged();
-                if self.wants("update") {
+                if is_owed || self.wants("update") {
                     return Some(self.snapshot().await);
                 }
                 continue;
@@ -157,7 +179,7 @@ impl Client {
     }
 
     fn wants(&self, kind: &str) -> bool {
-        self.wants.as_ref().is_none_or(|kinds| kinds.iter().any(|k| k == kind))
+        self.wants.contains(&kind)
     }
 }
 
@@ -198,6 +220,17 @@ mod tests {
     use super::*;
     use axum::response::IntoResponse;
     use http_body_util::BodyExt;
+
+    #[test]
+    fn an_empty_selection_is_everything_and_an_unknown_name_is_refused() {
+        let kinds = |list: Option<&str>| Selection { events: list.map(str::to_owned) }.kinds();
+        for all in [None, Some(""), Some(" , ")] {
+            assert_eq!(kinds(all).unwrap(), KINDS);
+        }
+        assert_eq!(kinds(Some("run, transition,")).unwrap(), ["run", "transition"]);
+        let Err(Error::BadRequest(text)) = kinds(Some("run,runs")) else { panic!("it is known") };
+        assert_eq!(text, "unknown event \"runs\"; valid: update transition delivery run");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_snapshot_is_serialised_once_for_all_clients() {

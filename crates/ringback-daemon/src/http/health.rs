@@ -95,8 +95,25 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
     ] {
         let _ = write!(text, "# HELP ringback_{name} {help}\n# TYPE ringback_{name} {kind}\n");
         for c in &counts {
-            let _ = writeln!(text, "ringback_{name}{{endpoint={:?}}} {}", c.endpoint.as_str(), get(c));
+            let _ =
+                writeln!(text, "ringback_{name}{{endpoint=\"{}\"}} {}", label(c.endpoint.as_str()), get(c));
         }
     }
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
+}
+
+/// A label's value as the text format wants it; every other character stands for itself.
+fn label(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_escapes_the_backslash_the_quote_and_the_line_end_and_nothing_else() {
+        assert_eq!(label("a\\b\"c\nd"), "a\\\\b\\\"c\\nd");
+        assert_eq!(label("büro\u{200b}\t'"), "büro\u{200b}\t'");
+    }
 }

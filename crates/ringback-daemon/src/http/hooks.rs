@@ -1,20 +1,27 @@
 //! Declared hooks: which are in force, which files are not, and which hooks are paused.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde_json::{Value, json};
 
-use super::{App, Error};
+use super::extract::{Path, Query};
+use super::{App, Error, page};
 use crate::hook::declared::Hook;
 
-pub(super) async fn list(State(app): State<App>) -> Json<Value> {
+pub(super) async fn list(
+    State(app): State<App>,
+    Query(asked): Query<page::Asked>,
+) -> Result<Json<Value>, Error> {
     let loaded = app.declared.now();
-    let items: Vec<Value> = loaded.hooks.values().map(|hook| row(&app, hook)).collect();
-    Json(json!({ "items": items, "next": null, "problems": loaded.problems, "warnings": loaded.warnings }))
+    let (hooks, next) = asked.of("hooks", loaded.hooks.values().collect())?;
+    let items: Vec<Value> = hooks.into_iter().map(|hook| row(&app, hook)).collect();
+    Ok(Json(json!({
+        "items": items, "next": next, "problems": loaded.problems, "warnings": loaded.warnings,
+    })))
 }
 
 /// Lets a paused hook go on.
-pub(super) async fn resume(State(app): State<App>, Path(slug): Path<String>) -> Result<Json<Value>, Error> {
+pub(super) async fn resume(State(app): State<App>, Path(slug): Path) -> Result<Json<Value>, Error> {
     let is_resumed = app.runs.resume(&slug).await?;
     if !is_resumed && !app.declared.now().hooks.contains_key(&slug) {
         return Err(Error::NotFound("hook not found"));

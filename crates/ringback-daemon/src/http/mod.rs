@@ -4,9 +4,11 @@ pub(crate) mod auth;
 mod calls;
 mod deliveries;
 mod events;
+mod extract;
 mod gate;
 mod health;
 mod hooks;
+mod page;
 mod runs;
 mod sessions;
 mod webhooks;
@@ -16,7 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use ringback_model::{Secret, Timestamp};
@@ -76,7 +80,8 @@ pub(crate) struct App {
 
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
-    let private = Router::new()
+    Router::new()
+        .route("/api/auth", get(auth::parameters))
         .route("/api/sessions", get(sessions::list))
         .route("/api/sessions/{id}", get(sessions::show))
         .route("/api/sessions/{id}/name", put(sessions::rename).delete(sessions::unname))
@@ -111,29 +116,29 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/budget", get(runs::budget).put(runs::set_budget))
         .route("/api/main", get(runs::main).put(runs::set_main))
         .route("/api/notify/test", post(runs::test_notifiers))
-        .layer(axum::middleware::from_fn_with_state(app.clone(), gate::token));
-    let probes = Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .layer(axum::middleware::from_fn_with_state(app.clone(), gate::token_off_loopback));
-    private
-        .merge(probes)
-        .route("/api/auth", get(auth::parameters))
         .fallback(|| async { Error::NotFound("not found") })
         .method_not_allowed_fallback(|| async { Error::Method })
+        .layer(axum::middleware::from_fn(whole))
+        // Around the fallbacks too: without the token nobody learns which routes there are.
+        .layer(axum::middleware::from_fn_with_state(app.clone(), gate::token))
         .layer(axum::middleware::from_fn_with_state(app.clone(), gate::host))
         .layer(axum::extract::DefaultBodyLimit::max(64 * 1024))
         .with_state(app)
 }
 
-/// Rows of one page: `limit`, 1 to 1000.
-fn limit(given: Option<&str>) -> Result<usize, Error> {
-    match given.map(str::parse::<usize>) {
-        None => Ok(100),
-        Some(Ok(limit)) if (1..=1000).contains(&limit) => Ok(limit),
-        Some(_) => Err(Error::BadRequest("limit must be a whole number from 1 to 1000".to_owned())),
+/// What changes something is done to its end, even if the client hangs up meanwhile: half of it would be a state in
+/// the journal that nobody acts on.
+async fn whole(request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
     }
+    tokio::spawn(next.run(request)).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request could not be carried out");
+        (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(json!({ "error": "internal error" }))).into_response()
+    })
 }
 
 /// Why a request is not answered as asked.
@@ -145,6 +150,7 @@ pub(crate) enum Error {
     NotFound(&'static str),
     Method,
     Conflict(String),
+    TooLarge,
     Store(ringback_store::Error),
     NotReady(String),
 }
@@ -170,6 +176,7 @@ impl IntoResponse for Error {
             Error::NotFound(text) => answer(StatusCode::NOT_FOUND, text),
             Error::Method => answer(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
             Error::Conflict(text) => answer(StatusCode::CONFLICT, &text),
+            Error::TooLarge => answer(StatusCode::PAYLOAD_TOO_LARGE, "payload too large"),
             Error::Store(error) => {
                 tracing::debug!(%error, "a request failed in the store");
                 answer(StatusCode::SERVICE_UNAVAILABLE, "storage unavailable")
@@ -180,5 +187,39 @@ impl IntoResponse for Error {
             )
                 .into_response(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::body::Body;
+    use axum::routing::any;
+    use tokio::sync::Notify;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_changes_something_ends_even_if_the_client_hangs_up() {
+        let (begun, go_on, done) =
+            (Arc::<Notify>::default(), Arc::<Notify>::default(), Arc::<Notify>::default());
+        let handler = {
+            let (begun, go_on, done) = (begun.clone(), go_on.clone(), done.clone());
+            move || async move {
+                begun.notify_one();
+                go_on.notified().await;
+                done.notify_one();
+            }
+        };
+        let router = Router::new().route("/", any(handler)).layer(axum::middleware::from_fn(whole));
+        let call = Request::post("/").body(Body::empty()).unwrap();
+        let call = tokio::spawn(router.oneshot(call));
+        begun.notified().await;
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+        go_on.notify_one();
+        done.notified().await;
     }
 }

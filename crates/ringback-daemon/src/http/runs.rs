@@ -1,8 +1,7 @@
 //! Runs and what belongs to them: pending updates, the ping budget, main sessions.
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ringback_model::SessionId;
@@ -12,9 +11,11 @@ use ringback_store::RunQuery;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{App, Error};
+use super::extract::{Body, Path, Query};
+use super::{App, Error, page};
 use crate::run::NotRetried;
 
+const LISTING: &str = "runs";
 /// Files of a run's output, in the order in which they are looked for.
 const OUTPUT: [&str; 2] = ["output.jsonl", "stdout.log"];
 
@@ -27,9 +28,9 @@ pub(super) struct Listing {
 }
 
 pub(super) async fn list(State(app): State<App>, Query(query): Query<Listing>) -> Result<Json<Value>, Error> {
-    let limit = super::limit(query.limit.as_deref())?;
+    let limit = page::limit(query.limit.as_deref())?;
     let state = query.state.map(|s| s.parse()).transpose();
-    let cursor = query.cursor.map(|c| c.parse()).transpose();
+    let cursor = page::cursor(LISTING, query.cursor.as_deref())?;
     let page = app
         .runs
         .ledger()
@@ -37,11 +38,11 @@ pub(super) async fn list(State(app): State<App>, Query(query): Query<Listing>) -
             state: state.map_err(|e: ringback_model::ids::UnknownWord| Error::BadRequest(e.to_string()))?,
             source: query.source,
             limit,
-            cursor: cursor.map_err(|e: ringback_store::NotACursor| Error::BadRequest(e.to_string()))?,
+            cursor,
         })
         .await?;
     let items = app.runs.shown_with_waits(&page.items).await?;
-    Ok(Json(json!({ "items": items, "next": page.next.map(|c| c.to_string()) })))
+    Ok(Json(json!({ "items": items, "next": page::told(LISTING, page.next) })))
 }
 
 async fn find(app: &App, id: &str) -> Result<Run, Error> {
@@ -50,14 +51,14 @@ async fn find(app: &App, id: &str) -> Result<Run, Error> {
     app.runs.run(id).await?.ok_or(MISSING)
 }
 
-pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
+pub(super) async fn show(State(app): State<App>, Path(id): Path) -> Result<Json<Value>, Error> {
     let run = find(&app, &id).await?;
     let shown = app.runs.shown_with_waits(&[run]).await?;
     Ok(Json(shown.into_iter().next().unwrap_or_default()))
 }
 
 /// What `POST /hook/agent` does, for whoever has the API's token.
-pub(super) async fn trigger(State(app): State<App>, headers: HeaderMap, body: bytes::Bytes) -> Response {
+pub(super) async fn trigger(State(app): State<App>, headers: HeaderMap, Body(body): Body) -> Response {
     let call = match inbound::parse_call(&body, app.runs.known()) {
         Ok(call) => call,
         Err(refusal) => return refused(refusal),
@@ -80,7 +81,7 @@ pub(super) fn refused(refusal: inbound::Refusal) -> Response {
 }
 
 /// A new run with the request of one that has ended.
-pub(super) async fn retry(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Error> {
+pub(super) async fn retry(State(app): State<App>, Path(id): Path) -> Result<Response, Error> {
     let run = find(&app, &id).await?;
     match app.runs.retry(&run).await {
         Ok(new) => {
@@ -92,7 +93,7 @@ pub(super) async fn retry(State(app): State<App>, Path(id): Path<String>) -> Res
     }
 }
 
-pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
+pub(super) async fn cancel(State(app): State<App>, Path(id): Path) -> Result<Json<Value>, Error> {
     let run = find(&app, &id).await?;
     if !app.runs.cancel(run.id).await? {
         return Err(Error::Conflict("the run has ended".to_owned()));
@@ -103,31 +104,40 @@ pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Re
 /// The output so far, from `?from=` bytes on; `X-Ringback-Run-State` says whether more may come.
 pub(super) async fn log(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Path(id): Path,
     Query(from): Query<From>,
 ) -> Result<Response, Error> {
     use tokio::io::{AsyncReadExt, AsyncSeekExt};
+    let from = from.byte()?;
     let run = find(&app, &id).await?;
     let dir = app.runs.output(run.id);
     let mut bytes = Vec::new();
     for name in OUTPUT {
         let Ok(mut file) = tokio::fs::File::open(dir.join(name)).await else { continue };
         let read = async {
-            file.seek(std::io::SeekFrom::Start(from.from.unwrap_or(0))).await?;
+            file.seek(std::io::SeekFrom::Start(from)).await?;
             file.take(1 << 20).read_to_end(&mut bytes).await
         };
         read.await.map_err(|e| Error::Store(ringback_store::Error::Io(e.kind().to_string())))?;
         break;
     }
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (STATE, run.state.as_str())];
-    Ok((headers, Body::from(bytes)).into_response())
+    Ok((headers, axum::body::Body::from(bytes)).into_response())
 }
 
 const STATE: header::HeaderName = header::HeaderName::from_static("x-ringback-run-state");
 
 #[derive(Deserialize)]
 pub(super) struct From {
-    from: Option<u64>,
+    from: Option<String>,
+}
+
+impl From {
+    fn byte(self) -> Result<u64, Error> {
+        let byte = self.from.map(|text| text.parse()).transpose();
+        let byte = byte.map_err(|_| Error::BadRequest("from must be a whole number of bytes".to_owned()))?;
+        Ok(byte.unwrap_or(0))
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -149,11 +159,12 @@ impl InWorkspace {
 pub(super) async fn updates(
     State(app): State<App>,
     Query(query): Query<InWorkspace>,
+    Query(asked): Query<page::Asked>,
 ) -> Result<Json<Value>, Error> {
     let workspace = query.name(&app)?;
     let pending = app.runs.updates(&workspace).await;
-    let items: Vec<_> = pending.updates().collect();
-    Ok(Json(json!({ "workspace": workspace, "items": items, "omitted": pending.omitted(), "next": null })))
+    let (items, next) = asked.of("updates", pending.updates().collect())?;
+    Ok(Json(json!({ "workspace": workspace, "items": items, "omitted": pending.omitted(), "next": next })))
 }
 
 pub(super) async fn pop(
@@ -176,7 +187,7 @@ pub(super) struct HandOver {
 
 /// The updates for a session's next prompt: only if it is a workspace's main session. They are taken by a second
 /// call with `done`.
-pub(super) async fn hand_over(State(app): State<App>, body: bytes::Bytes) -> Result<Json<Value>, Error> {
+pub(super) async fn hand_over(State(app): State<App>, Body(body): Body) -> Result<Json<Value>, Error> {
     let asked: HandOver =
         serde_json::from_slice(&body).map_err(|_| Error::BadRequest("invalid JSON body".to_owned()))?;
     let Some(workspace) = app.runs.workspace_of(&SessionId::new(asked.session_id)).await else {
@@ -208,7 +219,7 @@ struct NewLevel {
 }
 
 /// Fills or empties the bucket by hand.
-pub(super) async fn set_budget(State(app): State<App>, body: bytes::Bytes) -> Result<Json<Value>, Error> {
+pub(super) async fn set_budget(State(app): State<App>, Body(body): Body) -> Result<Json<Value>, Error> {
     let level: NewLevel = serde_json::from_slice(&body)
         .map_err(|_| Error::BadRequest("expected {\"available\": a whole number}".to_owned()))?;
     app.runs.set_level(level.available).await?;
@@ -238,7 +249,7 @@ struct NewMain {
 pub(super) async fn set_main(
     State(app): State<App>,
     Query(query): Query<InWorkspace>,
-    body: bytes::Bytes,
+    Body(body): Body,
 ) -> Result<Json<Value>, Error> {
     let workspace = query.name(&app)?;
     let new: NewMain = serde_json::from_slice(&body)

@@ -1,11 +1,12 @@
 //! Sessions: listing, detail, names, counts.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use ringback_model::{Agent, SessionId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::extract::{Body, Path, Query};
 use super::{App, Error};
 use crate::view::{self, Filter};
 
@@ -44,7 +45,7 @@ pub(super) async fn list(
     Ok(Json(app.view.list(&filter(query)?, app.window, (app.now)())))
 }
 
-pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
+pub(super) async fn show(State(app): State<App>, Path(id): Path) -> Result<Json<Value>, Error> {
     let id = SessionId::new(id);
     let shown = app.view.get(&id).ok_or(Error::NotFound("session not found"))?;
     let mut value = view::detail(&shown, app.view.custom_name(&id).as_deref());
@@ -64,15 +65,15 @@ struct NewName {
 
 pub(super) async fn rename(
     State(app): State<App>,
-    Path(id): Path<String>,
-    body: bytes::Bytes,
+    Path(id): Path,
+    Body(body): Body,
 ) -> Result<Json<Value>, Error> {
     let body: NewName =
         serde_json::from_slice(&body).map_err(|_| Error::BadRequest("invalid JSON body".to_owned()))?;
     set_name(&app, id, Some(body.name)).await
 }
 
-pub(super) async fn unname(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
+pub(super) async fn unname(State(app): State<App>, Path(id): Path) -> Result<Json<Value>, Error> {
     set_name(&app, id, None).await
 }
 
@@ -95,7 +96,7 @@ pub(super) async fn stats(State(app): State<App>) -> Result<Json<Value>, Error> 
 pub(super) async fn counts(app: &App) -> Result<Value, Error> {
     let (total, active) = app.view.counts(app.window, (app.now)());
     let totals = app.store.totals().await?;
-    Ok(json!({
+    let mut counts = json!({
         "total_sessions": total,
         "active_sessions": active,
         "window_minutes": app.window.as_secs() / 60,
@@ -105,5 +106,9 @@ pub(super) async fn counts(app: &App) -> Result<Value, Error> {
         "deliveries_failed": totals.failed,
         "deliveries_dead": totals.dead,
         "deliveries_dropped": totals.dropped,
-    }))
+    });
+    for (state, count) in app.runs.ledger().run_counts().await? {
+        counts[format!("runs_{state}")] = count.into();
+    }
+    Ok(counts)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use ringback_model::event::EventKind;
 use ringback_model::{Activity, Agent, EndpointName, Event, EventId, SessionId, Timestamp};
@@ -12,25 +12,31 @@ use ringback_webhook::guard::Network;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{App, Error};
+use super::extract::{Path, Query};
+use super::{App, Error, page};
 use crate::lane::{Lane, Table};
 use crate::record::body_of;
 
 const MISSING: Error = Error::NotFound("webhook not found");
 
-pub(super) async fn list(State(app): State<App>) -> Result<Json<Value>, Error> {
+pub(super) async fn list(
+    State(app): State<App>,
+    Query(asked): Query<page::Asked>,
+) -> Result<Json<Value>, Error> {
+    let lanes = app.lanes.now();
+    let (lanes, next) = asked.of("webhooks", lanes.iter().collect())?;
     let counts = app.store.endpoint_counts().await?;
     let network = match app.network {
         Network::Local => "local",
         Network::Server => "server",
     };
     let mut items = Vec::new();
-    for lane in app.lanes.now().iter() {
+    for lane in lanes {
         let status = disabled(&app, lane).await?;
         let counts = counts.iter().find(|c| c.endpoint == lane.endpoint.name);
         items.push(row(lane, network, counts, status));
     }
-    Ok(Json(json!({ "items": items, "next": null })))
+    Ok(Json(json!({ "items": items, "next": next })))
 }
 
 fn row(
@@ -116,7 +122,7 @@ fn switchable<'a>(lanes: &'a Table, name: &EndpointName) -> Result<&'a Arc<Lane>
 }
 
 /// Opens the queue again, whoever closed it.
-pub(super) async fn enable(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>, Error> {
+pub(super) async fn enable(State(app): State<App>, Path(name): Path) -> Result<Json<Value>, Error> {
     let name = EndpointName::new(name);
     let lanes = app.lanes.hold().await;
     let lane = switchable(&lanes, &name)?;
@@ -130,7 +136,7 @@ pub(super) async fn enable(State(app): State<App>, Path(name): Path<String>) -> 
 }
 
 /// Closes the queue until it is opened by hand: nothing new comes in, and what is pending becomes dead.
-pub(super) async fn disable(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>, Error> {
+pub(super) async fn disable(State(app): State<App>, Path(name): Path) -> Result<Json<Value>, Error> {
     let name = EndpointName::new(name);
     let lanes = app.lanes.hold().await;
     let lane = switchable(&lanes, &name)?;
@@ -156,7 +162,7 @@ fn by_hand(now: Timestamp) -> EndpointStatus {
 /// Queues a `ping` for one endpoint, filters aside, and answers with its delivery's id.
 pub(super) async fn test(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Path(name): Path,
 ) -> Result<(StatusCode, Json<Value>), Error> {
     let name = EndpointName::new(name);
     let lanes = app.lanes.hold().await;
@@ -165,17 +171,20 @@ pub(super) async fn test(
     }
     let lane = open_lane(&app, &lanes, &name).await?;
     let now = (app.now)();
+    let id = EventId(Uuid::now_v7());
+    // A session of its own, of which it is the first event: numbers go on within a session, and no order holds it up.
+    let session_id = SessionId::new(format!("ringback-test-{id}"));
     let event = Event {
-        id: EventId(Uuid::now_v7()),
+        id,
         event: EventKind::Ping,
-        session_id: SessionId::new("ringback-test"),
+        api: app.origin.links(&session_id),
+        session_id,
         agent: Agent::Claude,
         from: Activity::Thinking,
         to: Activity::Waiting,
         project_path: "/".to_owned(),
         timestamp: now,
-        api: None,
-        sequence: 0,
+        sequence: 1,
         reason: None,
         host: app.origin.host.clone(),
         session_name: Some("ringback test".to_owned()),

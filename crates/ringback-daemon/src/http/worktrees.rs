@@ -1,16 +1,21 @@
 //! Worktrees of isolated runs.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use ringback_model::run::RunId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{App, Error};
+use super::extract::{Path, Query};
+use super::{App, Error, page};
 use crate::run::Removal;
 
-pub(super) async fn list(State(app): State<App>) -> Result<Json<Value>, Error> {
-    Ok(Json(json!({ "items": app.runs.worktrees().await?, "next": null })))
+pub(super) async fn list(
+    State(app): State<App>,
+    Query(asked): Query<page::Asked>,
+) -> Result<Json<Value>, Error> {
+    let (items, next) = asked.of("worktrees", app.runs.worktrees().await?)?;
+    Ok(Json(json!({ "items": items, "next": next })))
 }
 
 /// Removes those that hold nothing any more that is nowhere else.
@@ -26,7 +31,7 @@ pub(super) struct How {
 
 pub(super) async fn remove(
     State(app): State<App>,
-    Path(run): Path<String>,
+    Path(run): Path,
     Query(how): Query<How>,
 ) -> Result<Json<Value>, Error> {
     const MISSING: Error = Error::NotFound("worktree not found");

@@ -11,6 +11,8 @@ use crate::output;
 /// Show how many times background runs may still ping you, or set it
 ///
 /// Capacity and refill are the configuration's `ping_budget`.
+///
+/// Examples: ringback budget; ringback budget set 3
 #[derive(clap::Args)]
 pub(crate) struct Budget {
     #[command(subcommand)]
@@ -44,6 +46,7 @@ impl Budget {
         if self.json {
             return Ok(output::json(&level)?);
         }
-        Ok(output::raw(&format!("{}\n", level["status"].as_str().unwrap_or_default()))?)
+        let (text, width) = (level["status"].as_str().unwrap_or_default(), output::width());
+        Ok(text.lines().try_for_each(|line| output::text(line, width))?)
     }
 }

@@ -18,7 +18,16 @@ pub(crate) struct Completions {
 impl Completions {
     pub(crate) fn run(self) -> Result<(), Error> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut super::Args::command(), "ringback", &mut script);
+        clap_complete::generate(self.shell, &mut shown(super::Args::command()), "ringback", &mut script);
         Ok(output::raw(&String::from_utf8_lossy(&script))?)
     }
+}
+
+/// The command line without what is hidden: the generators offer that too.
+fn shown(whole: clap::Command) -> clap::Command {
+    let commands = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    clap::Command::new("ringback")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(whole.get_arguments().cloned())
+        .subcommands(commands.collect::<Vec<_>>())
 }

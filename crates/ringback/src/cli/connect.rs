@@ -13,6 +13,8 @@ use crate::output;
 ///
 /// Prints the change it made. Everything else in the file stays as it is, and `ringback disconnect` takes exactly
 /// these entries out again.
+///
+/// Examples: ringback connect claude --dry-run; ringback connect claude
 #[derive(clap::Args)]
 pub(crate) struct Connect {
     /// The agent
@@ -23,6 +25,8 @@ pub(crate) struct Connect {
 }
 
 /// Take ringback's entries out of an agent's settings
+///
+/// Examples: ringback disconnect claude --dry-run; ringback disconnect claude
 #[derive(clap::Args)]
 pub(crate) struct Disconnect {
     /// The agent

@@ -6,7 +6,7 @@ use ringback_daemon::client::Client;
 use ringback_daemon::clock;
 use ringback_daemon::record::percent_encoded;
 use ringback_model::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Context;
 use crate::exit_code::Error;
@@ -148,27 +148,44 @@ impl Deliveries {
                 if self.json {
                     return Ok(output::json(&delivery)?);
                 }
-                output::line(&format!("delivery   {}", cell(&delivery["id"])))?;
-                output::line(&format!("endpoint   {}", cell(&delivery["endpoint"])))?;
-                output::line(&format!("state      {}", cell(&delivery["state"])))?;
-                if delivery["next_attempt_at"].is_string() {
-                    output::line(&format!("next try   {}", cell(&delivery["next_attempt_at"])))?;
-                }
-                output::line(&format!("event      {}", delivery["event"]))?;
-                for attempt in delivery["attempts"].as_array().map(Vec::as_slice).unwrap_or_default() {
-                    let outcome = attempt["error"]
-                        .as_str()
-                        .map_or_else(|| format!("status {}", attempt["status"]), str::to_owned);
-                    output::line(&format!(
-                        "attempt {}  {}  {} ms  {outcome}  {}",
-                        attempt["number"],
-                        cell(&attempt["started_at"]),
-                        attempt["duration_ms"],
-                        attempt["excerpt"].as_str().unwrap_or_default()
-                    ))?;
-                }
-                Ok(())
+                show(&delivery)
             }
         }
     }
+}
+
+fn show(delivery: &Value) -> Result<(), Error> {
+    let mut fields = vec![
+        ("delivery", cell(&delivery["id"])),
+        ("endpoint", cell(&delivery["endpoint"])),
+        ("state", cell(&delivery["state"])),
+    ];
+    if delivery["next_attempt_at"].is_string() {
+        fields.push(("next try", cell(&delivery["next_attempt_at"])));
+    }
+    fields.push(("event", spaced(&delivery["event"])));
+    let attempts: Vec<(String, String)> =
+        delivery["attempts"].as_array().into_iter().flatten().map(attempt).collect();
+    fields.extend(attempts.iter().map(|(name, text)| (name.as_str(), text.clone())));
+    Ok(output::fields(&fields, output::width())?)
+}
+
+fn attempt(attempt: &Value) -> (String, String) {
+    let status = || format!("status {}", attempt["status"]);
+    let outcome = attempt["error"].as_str().map_or_else(status, str::to_owned);
+    let text = format!(
+        "{}  {} ms  {outcome}  {}",
+        cell(&attempt["started_at"]),
+        attempt["duration_ms"],
+        attempt["excerpt"].as_str().unwrap_or_default()
+    );
+    (format!("attempt {}", attempt["number"]), text)
+}
+
+/// An object's JSON with a space after each value, so that a line can end there.
+fn spaced(value: &Value) -> String {
+    let Value::Object(fields) = value else { return value.to_string() };
+    let pairs: Vec<String> =
+        fields.iter().map(|(key, value)| format!("{}:{value}", Value::from(key.as_str()))).collect();
+    format!("{{{}}}", pairs.join(", "))
 }

@@ -17,6 +17,7 @@ use ringback_daemon::{clock, config, state_dir};
 use ringback_model::Secret;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -33,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Show the whole loop with nothing installed: a session becomes signed webhooks, and a webhook starts an agent
 ///
 /// Needs no configuration, touches no file of yours, and ends by itself.
+///
+/// Examples: ringback demo; ringback demo --keep
 #[derive(clap::Args)]
 pub(crate) struct Demo {
     /// Stay after the end, until Ctrl-C
@@ -42,6 +45,15 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) async fn run(self) -> Result<(), Error> {
+        // Before there is anything that a signal could leave behind.
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let ended_by_hand = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
         let home = tempfile::tempdir()?;
         let secret = state_dir::random_token()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -61,42 +73,58 @@ impl Demo {
         let manner = Manner { status: StatusCode::OK, delay: Duration::ZERO, hang: false, fault: None };
         let secrets = [Secret::new(secret)];
         let server = tokio::spawn(async move { receiver::serve(listener, &secrets, manner, out).await });
-        let mut scanned = daemon.first_scan();
-        let _ = scanned.wait_for(|done| *done).await;
-
-        let mut tally = Tally::default();
-        let player = play(home.path());
-        tokio::pin!(player);
-        loop {
-            tokio::select! {
-                played = &mut player => break played?,
-                Some(request) = received.recv() => tally.take(&request)?,
-            }
-        }
-        let until = Instant::now() + PATIENCE;
-        while !tally.is_over {
-            match tokio::time::timeout_at(until, received.recv()).await {
-                Ok(Some(request)) => tally.take(&request)?,
-                _ => break,
-            }
-        }
-        output::line("")?;
-        output::line(&format!("{} webhooks delivered, {} verified", tally.all, tally.verified))?;
-        output::line("")?;
-        let is_run_over = background_run(home.path(), &hooks, &hook_secret).await?;
-        if self.keep {
+        tokio::pin!(ended_by_hand);
+        let is_as_recorded = tokio::select! {
+            shown = show(&daemon, home.path(), &mut received, &hooks, &hook_secret) => Some(shown),
+            () = &mut ended_by_hand => None,
+        };
+        if self.keep && matches!(is_as_recorded, Some(Ok(_))) {
             output::line("still running; Ctrl-C ends")?;
-            let _ = tokio::signal::ctrl_c().await;
+            ended_by_hand.await;
         }
         daemon.run(std::future::ready(())).await;
         server.abort();
-        if !tally.is_over || !is_run_over || tally.verified != tally.all {
-            return Err(Error::failed("the demo did not end as recorded")
-                .mend("run it again with RINGBACK_LOG=debug"));
+        match is_as_recorded.transpose()? {
+            Some(true) => Ok(output::line("next: `ringback init`, then `ringback up`")?),
+            Some(false) => Err(Error::failed("the demo did not end as recorded")
+                .mend("run it again with RINGBACK_LOG=debug")),
+            None => Err(Error::failed("the demo was ended before its end").mend("run it again")),
         }
-        output::line("next: `ringback init`, then `ringback up`")?;
-        Ok(())
     }
+}
+
+/// Plays everything; says whether it went as recorded.
+async fn show(
+    daemon: &Daemon,
+    home: &Path,
+    received: &mut mpsc::Receiver<Received>,
+    hooks: &str,
+    hook_secret: &str,
+) -> Result<bool, Error> {
+    let mut scanned = daemon.first_scan();
+    let _ = scanned.wait_for(|done| *done).await;
+
+    let mut tally = Tally::default();
+    let player = play(home);
+    tokio::pin!(player);
+    loop {
+        tokio::select! {
+            played = &mut player => break played?,
+            Some(request) = received.recv() => tally.take(&request)?,
+        }
+    }
+    let until = Instant::now() + PATIENCE;
+    while !tally.is_over {
+        match tokio::time::timeout_at(until, received.recv()).await {
+            Ok(Some(request)) => tally.take(&request)?,
+            _ => break,
+        }
+    }
+    output::line("")?;
+    output::line(&format!("{} webhooks delivered, {} verified", tally.all, tally.verified))?;
+    output::line("")?;
+    let is_run_over = background_run(home, hooks, hook_secret).await?;
+    Ok(tally.is_over && is_run_over && tally.verified == tally.all)
 }
 
 /// What was received so far.

@@ -17,6 +17,8 @@ const INDENT: usize = 7;
 /// limits of watching files, and the endpoints. Changes nothing and uses no network.
 ///
 /// Exit codes: 0 nothing is broken, 1 something is, 2 the configuration cannot be used.
+///
+/// Examples: ringback doctor; ringback doctor --repair
 #[derive(clap::Args)]
 pub(crate) struct Doctor {
     /// Put a new journal in place of a damaged one, with everything that can still be read; the damaged one is moved
@@ -69,38 +71,15 @@ fn print(finding: &Finding, width: usize) -> Result<(), Error> {
         Mark::Broken => "BROKEN",
     };
     let what = format!("{}: {}", finding.check, finding.what);
-    for line in wrapped(&format!("{mark:<INDENT$}"), &what, width) {
+    for line in output::wrapped(&format!("{mark:<INDENT$}"), &what, width) {
         output::line(&line)?;
     }
     if let Some(mend) = &finding.mend {
-        for line in wrapped(&" ".repeat(INDENT), &format!("mend: {mend}"), width) {
+        for line in output::wrapped(&" ".repeat(INDENT), &format!("mend: {mend}"), width) {
             output::line(&line)?;
         }
     }
     Ok(())
-}
-
-/// The text in lines of at most `width` columns where its words allow, the later ones indented as far as the first.
-fn wrapped(head: &str, text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![head.to_owned()];
-    let mut columns = head.chars().count();
-    let mut is_first = true;
-    for word in text.split(' ') {
-        let long = word.chars().count();
-        if !is_first && columns + 1 + long > width {
-            lines.push(" ".repeat(INDENT));
-            columns = INDENT;
-            is_first = true;
-        }
-        let space = if is_first { "" } else { " " };
-        if let Some(line) = lines.last_mut() {
-            line.push_str(space);
-            line.push_str(word);
-        }
-        columns += space.len() + long;
-        is_first = false;
-    }
-    lines
 }
 
 async fn repair(context: &Context, json: bool) -> Result<(), Error> {
@@ -140,23 +119,4 @@ fn told(
         "{path} is new; {kept}: {} sessions, {} events, {} pending deliveries and {} runs are in it",
         r.sessions, r.events, r.pending, r.runs
     ))?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn findings_fit_forty_columns_and_long_words_stay_whole() {
-        let text = "state: /a/long/path is on NFS, where locks and the journal are not safe at all";
-        let lines = wrapped("BROKEN ", text, 40);
-        assert!(lines.len() > 2 && lines.iter().all(|l| l.chars().count() <= 40), "{lines:#?}");
-        assert!(
-            lines[1..].iter().all(|l| l.starts_with("       ") && !l.starts_with("        ")),
-            "{lines:#?}"
-        );
-        let path = format!("/{}", "x".repeat(60));
-        assert_eq!(wrapped("ok     ", &format!("a {path} b"), 40)[1], format!("       {path}"));
-        assert_eq!(wrapped("ok     ", text, usize::MAX), [format!("ok     {text}")]);
-    }
 }

@@ -76,7 +76,7 @@ impl Hooks {
 }
 
 async fn list(context: &Context, json: bool) -> Result<(), Error> {
-    let answer = context.client()?.get("/api/hooks", &[]).await?;
+    let answer = context.client()?.list("/api/hooks", &[]).await?;
     if json {
         return Ok(output::json(&answer)?);
     }

@@ -10,6 +10,10 @@ use crate::exit_code::Error;
 use crate::output;
 
 /// Write a commented configuration with a fresh secret; never overwrites
+///
+/// The file is the one that the other commands read: --config, else $RINGBACK_CONFIG, else the default place.
+///
+/// Examples: ringback init; ringback init --config ~/ringback.toml
 #[derive(clap::Args)]
 pub(crate) struct Init {}
 
@@ -17,12 +21,17 @@ const TEMPLATE: &str = include_str!("../../config.example.toml");
 
 impl Init {
     pub(crate) fn run(self, context: &Context) -> Result<(), Error> {
-        let path = match &context.given {
-            Some(path) => path.clone(),
-            None => config::directory(&context.env)
-                .ok_or_else(|| Error::usage("HOME is not set").mend("name the file with --config"))?
-                .join("config.toml"),
-        };
+        // The file that the other commands read, so that what is written is in force and takes no other's place.
+        let path = config::find(context.given.as_deref(), &context.env)
+            .or_else(|| Some(config::directory(&context.env)?.join("config.toml")))
+            .ok_or(config::Error::NoHome)?;
+        if path.extension().is_some_and(|e| e == "json") && !path.exists() {
+            return Err(Error::usage(format!(
+                "{} would have to hold JSON; init writes TOML",
+                path.display()
+            ))
+            .mend("name a file that ends in .toml with --config or RINGBACK_CONFIG"));
+        }
         let failed = |e: std::io::Error| {
             Error::failed(format!("cannot write {}: {}", path.display(), e.kind()))
                 .mend("name another file with --config")

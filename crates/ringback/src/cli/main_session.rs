@@ -9,6 +9,8 @@ use crate::exit_code::Error;
 use crate::output::{self, cell};
 
 /// Show, set or unset a workspace's main session: the one that background runs fork and report to
+///
+/// Examples: ringback main; ringback main set SESSION --workspace site; ringback main unset
 #[derive(clap::Args)]
 pub(crate) struct MainSession {
     #[command(subcommand)]

@@ -8,6 +8,8 @@ use crate::exit_code::Error;
 use crate::output;
 
 /// Send a test message to yourself by every configured notifier
+///
+/// Example: ringback notify test
 #[derive(clap::Args)]
 pub(crate) struct Notify {
     #[command(subcommand)]

@@ -110,17 +110,11 @@ impl Runs {
                     return Ok(output::json(&run)?);
                 }
                 let Value::Object(fields) = &run else { return Err(Error::failed("the answer is no run")) };
-                for (key, value) in fields.iter().filter(|(_, v)| !v.is_null() && !v.is_object()) {
-                    output::line(&format!("{key:<14} {}", cell(value)))?;
-                }
-                for (key, value) in
-                    [("waiting", &run["waiting"]["text"]), ("worktree", &run["worktree"]["path"])]
-                {
-                    if let Some(text) = value.as_str() {
-                        output::line(&format!("{key:<14} {text}"))?;
-                    }
-                }
-                Ok(())
+                let plain = fields.iter().filter(|(_, v)| !v.is_null() && !v.is_object());
+                let plain = plain.map(|(key, value)| (key.as_str(), cell(value)));
+                let nested = [("waiting", &run["waiting"]["text"]), ("worktree", &run["worktree"]["path"])];
+                let nested = nested.iter().filter_map(|(key, v)| Some((*key, v.as_str()?.to_owned())));
+                Ok(output::fields(&plain.chain(nested).collect::<Vec<_>>(), output::width())?)
             }
             Command::Logs { id, follow } => {
                 let mut from = 0;
@@ -164,7 +158,7 @@ impl Runs {
 
 async fn worktrees(client: &Client, command: Worktrees, as_json: bool) -> Result<(), Error> {
     let answer = match &command {
-        Worktrees::List => client.get("/api/worktrees", &[]).await?,
+        Worktrees::List => client.list("/api/worktrees", &[]).await?,
         Worktrees::Remove { id, force } => {
             let path = format!("/api/worktrees/{}?force={force}", percent_encoded(id));
             client.call(Method::DELETE, &path, None).await?

@@ -7,6 +7,8 @@ use reqwest::Method;
 use ringback_daemon::client::{Client, Error as ClientError};
 use ringback_daemon::record::percent_encoded;
 use ringback_daemon::{clock, supervise, view};
+use ringback_model::ids::UnknownWord;
+use ringback_model::{Agent, SessionId};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -59,7 +61,8 @@ impl Sessions {
         match self.command {
             None | Some(Command::List) => {
                 let dir = self.dir.map(absolute).transpose()?;
-                let rows = list(context, dir.as_deref(), self.agent.as_deref()).await?;
+                let agent = self.agent.map(|agent| agent.parse()).transpose().map_err(unknown)?;
+                let rows = list(context, dir, agent).await?;
                 print(&rows, self.json)
             }
             Some(Command::Show { id }) => show(context, &id, self.json).await,
@@ -80,49 +83,50 @@ impl Sessions {
     }
 }
 
+fn unknown(error: UnknownWord) -> Error {
+    Error::usage(error.to_string()).mend("name one of these with --agent, or leave it out")
+}
+
 fn absolute(path: std::path::PathBuf) -> Result<String, Error> {
-    let full = std::path::absolute(&path)?;
+    let full = std::path::absolute(&path).map_err(|e| {
+        Error::usage(format!("--dir {:?}: {e}", path.display())).mend("name a directory, as in --dir ~/code")
+    })?;
     Ok(full.to_string_lossy().trim_end_matches('/').to_owned())
 }
 
 /// From the daemon; without one by looking at the agents' files ourselves.
-async fn list(context: &Context, dir: Option<&str>, agent: Option<&str>) -> Result<Vec<Value>, Error> {
-    match context.client() {
+async fn list(context: &Context, dir: Option<String>, agent: Option<Agent>) -> Result<Vec<Value>, Error> {
+    match Client::connect(&context.state()?) {
         Ok(client) => {
             let mut query = Vec::new();
-            query.extend(dir.map(|d| ("dir", d)));
-            query.extend(agent.map(|a| ("agent", a)));
+            query.extend(dir.as_deref().map(|d| ("dir", d)));
+            query.extend(agent.map(|a| ("agent", a.as_str())));
             let answer = client.get("/api/sessions", &query).await?;
             Ok(answer.as_array().cloned().unwrap_or_default())
         }
-        Err(_) => {
-            let agent = agent
-                .map(str::parse)
-                .transpose()
-                .map_err(|e: ringback_model::ids::UnknownWord| Error::usage(e.to_string()))?;
-            let filter = view::Filter { dir: dir.map(str::to_owned), agent, ..view::Filter::default() };
-            let (view, window) = look(context)?;
+        Err(why) => {
+            let filter = view::Filter { dir, agent, ..view::Filter::default() };
+            let (view, window) = look(context, &why)?;
             Ok(view.list(&filter, window, clock::now()))
         }
     }
 }
 
-/// One look at the agents' files, read-only.
-fn look(context: &Context) -> Result<(view::View, std::time::Duration), Error> {
+/// One look at the agents' files, read-only, where no daemon can be asked.
+fn look(context: &Context, why: &ClientError) -> Result<(view::View, std::time::Duration), Error> {
     let config = context.config()?;
-    output::complain(
-        "no ringback is running: sessions are read from the agents' files; nothing is being delivered",
-    );
+    // A daemon that cannot be asked delivers all the same.
+    let nothing = if matches!(why, ClientError::NotRunning) { "; nothing is being delivered" } else { "" };
+    output::complain(&format!("{why}; sessions are read from the agents' files{nothing}"));
     Ok((supervise::look_once(&config), config.window))
 }
 
 async fn show(context: &Context, id: &str, json: bool) -> Result<(), Error> {
-    let session = match context.client() {
+    let session = match Client::connect(&context.state()?) {
         Ok(client) => client.get(&format!("/api/sessions/{}", percent_encoded(id)), &[]).await?,
-        Err(_) => {
-            let (view, _) = look(context)?;
-            let id = ringback_model::SessionId::new(id);
-            let shown = view.get(&id).ok_or_else(|| Error::failed("session not found"))?;
+        Err(why) => {
+            let (view, _) = look(context, &why)?;
+            let shown = view.get(&SessionId::new(id)).ok_or_else(Error::no_session)?;
             view::detail(&shown, None)
         }
     };
@@ -130,7 +134,7 @@ async fn show(context: &Context, id: &str, json: bool) -> Result<(), Error> {
         return Ok(output::json(&session)?);
     }
     let Value::Object(fields) = &session else { return Err(Error::failed("the answer is no session")) };
-    for key in [
+    let keys = [
         "session_id",
         "custom_name",
         "title",
@@ -151,16 +155,14 @@ async fn show(context: &Context, id: &str, json: bool) -> Result<(), Error> {
         "assistant_messages",
         "last_file_write",
         "resume_command",
-    ] {
-        if let Some(value) = fields.get(key).filter(|v| !v.is_null()) {
-            output::line(&format!("{key:<20} {}", cell(value)))?;
-        }
-    }
-    for message in fields["recent_messages"].as_array().map(Vec::as_slice).unwrap_or_default() {
-        output::line(&format!("{:<20} {}", cell(&message["role"]), cell(&message["text"])))?;
-    }
+    ];
+    let known = keys.iter().filter_map(|key| Some((*key, cell(fields.get(*key).filter(|v| !v.is_null())?))));
+    let messages = session["recent_messages"].as_array().into_iter().flatten();
+    let messages = messages.map(|m| (m["role"].as_str().unwrap_or("-"), cell(&m["text"])));
+    let width = output::width();
+    output::fields(&known.chain(messages).collect::<Vec<_>>(), width)?;
     for event in fields.get("transitions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() {
-        output::line(&transition(event))?;
+        output::text(&transition(event), width)?;
     }
     Ok(())
 }
@@ -201,7 +203,11 @@ fn print(rows: &[Value], json: bool) -> Result<(), Error> {
 
 async fn watch(client: &Client, json: bool) -> Result<(), Error> {
     let mut failed = None;
-    let followed = client.follow("transition", |_, event| {
+    let followed = client.follow("transition", |kind, event| {
+        // A stream begins with the snapshot, whatever is selected.
+        if kind != "transition" {
+            return ControlFlow::Continue(());
+        }
         let printed = if json { output::line(&event.to_string()) } else { output::line(&transition(event)) };
         match printed {
             Ok(()) => ControlFlow::Continue(()),

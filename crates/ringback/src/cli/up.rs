@@ -11,6 +11,8 @@ use crate::output;
 /// Start the daemon in the foreground: observe sessions and deliver webhooks
 ///
 /// Prints one line per thing it started. SIGTERM or Ctrl-C stops it in order; a second one ends it at once.
+///
+/// Examples: ringback up; ringback up --log json 2>> ringback.log
 #[derive(clap::Args)]
 pub(crate) struct Up {}
 
@@ -20,6 +22,8 @@ impl Up {
         let source = Source::new(context.given.as_deref(), &context.env);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Where the parent ignored it, so would we, and the end of the first agent could not be seen.
+        let _child = signal(SignalKind::child())?;
         let daemon = Daemon::start(config, Some(source), &context.env, &context.state()?).await?;
         for line in &daemon.lines {
             output::line(line)?;

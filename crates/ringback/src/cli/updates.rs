@@ -12,6 +12,8 @@ use crate::output::{self, age, cell, instant};
 /// Show what background runs have reported to a workspace's main session, or take it
 ///
 /// `ringback connect claude` hands updates over with your next message. For other agents: ringback updates pop
+///
+/// Examples: ringback updates; ringback updates pop --workspace site
 #[derive(clap::Args)]
 pub(crate) struct Updates {
     #[command(subcommand)]
@@ -39,7 +41,10 @@ impl Updates {
         let client = context.client()?;
         let query = query(self.workspace.as_deref());
         let answer = match self.command.unwrap_or(Command::Show) {
-            Command::Show => client.get(&format!("/api/updates{query}"), &[]).await?,
+            Command::Show => {
+                let of: Vec<_> = self.workspace.as_deref().map(|w| ("workspace", w)).into_iter().collect();
+                client.list("/api/updates", &of).await?
+            }
             Command::Pop => client.call(Method::POST, &format!("/api/updates/pop{query}"), None).await?,
         };
         if self.json {

@@ -152,7 +152,7 @@ async fn switch(client: &Client, name: &str, how: &str, json: bool) -> Result<()
 }
 
 async fn list(client: &Client, json: bool) -> Result<(), Error> {
-    let answer = client.get("/api/webhooks", &[]).await?;
+    let answer = client.list("/api/webhooks", &[]).await?;
     if json {
         return Ok(output::json(&answer)?);
     }

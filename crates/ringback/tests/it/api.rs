@@ -2,7 +2,7 @@
 
 use ringback_testkit::Home;
 use ringback_testkit::{Answer, Receiver};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::transcript::Transcript;
 use crate::{DEADLINE, ringback};
@@ -30,6 +30,12 @@ async fn every_route_but_the_probes_wants_the_token_a_host_of_ours_and_no_foreig
         assert_eq!(call(path, &[("host", &host)]).await.status, 200, "{path}");
         assert_eq!(call(path, &[("host", "evil.example")]).await.status, 403, "{path}");
     }
+    // Without the token nobody learns which routes and methods there are.
+    for (method, path) in [("GET", "/api/nope"), ("POST", "/api/sessions"), ("POST", "/api/auth")] {
+        let reply = daemon.raw(method, path, &[("host", &host)], b"").await;
+        assert_eq!((reply.status, reply.json()), (401, json!({ "error": "missing bearer token" })), "{path}");
+    }
+    assert_eq!(call("/api/auth", &[("host", &host)]).await.status, 200);
     let with = |extra: (&'static str, &'static str)| {
         [("host", host.as_str()), ("authorization", bearer.as_str()), extra]
     };
@@ -39,11 +45,80 @@ async fn every_route_but_the_probes_wants_the_token_a_host_of_ours_and_no_foreig
     let own = format!("http://{host}");
     let same = [("host", host.as_str()), ("authorization", bearer.as_str()), ("origin", own.as_str())];
     assert_eq!(call("/api/stats", &same).await.status, 200);
+    let evil = ("origin", "https://evil.example");
+    assert_eq!(
+        call("/api/stats", &[&same[..], &[evil]].concat()).await.status,
+        403,
+        "each of several counts"
+    );
     // The token in the query opens the event stream and nothing else.
     let query = format!("/api/stats?token={}", daemon.token());
     assert_eq!(call(&query, &[("host", &host)]).await.status, 401);
     assert_eq!(call("/nowhere", &with(("x-a", "b"))).await.json(), json!({ "error": "not found" }));
+    assert_eq!(call("/api/nope", &with(("x-a", "b"))).await.status, 404);
     assert_eq!(daemon.api_put("/api/stats", &json!({})).await.status, 405);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_of_a_request_is_refused_as_json_with_the_right_status() {
+    let home = Home::new();
+    home.write_config(r#"{"server":{"listen":"127.0.0.1:0"}}"#);
+    let daemon = home.up(ringback()).await;
+    let run = "01900000-0000-7000-8000-000000000000";
+    for (path, text) in [
+        ("/api/sessions?dir=/a&dir=/b", "invalid query: duplicate field `dir`"),
+        ("/api/deliveries?limit=1&limit=2", "invalid query: duplicate field `limit`"),
+        (&format!("/api/runs/{run}/log?from=start"), "from must be a whole number of bytes"),
+        (&format!("/api/runs/{run}/log?from=-1"), "from must be a whole number of bytes"),
+        ("/api/sessions/%ff", "invalid path: its percent-encoding must decode to UTF-8"),
+    ] {
+        let refused = daemon.api_get(path).await;
+        assert_eq!((refused.status, refused.json()), (400, json!({ "error": text })), "{path}");
+    }
+    let long = json!({ "message": "x".repeat(64 * 1024) });
+    for path in ["/api/sessions/s/name", "/api/budget"] {
+        let refused = daemon.api_put(path, &long).await;
+        assert_eq!(
+            (refused.status, refused.json()),
+            (413, json!({ "error": "payload too large" })),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_listing_takes_a_limit_and_its_own_cursor() {
+    let home = Home::new();
+    let entries = ["a", "b", "c"].map(|name| json!({ "name": name, "url": "http://127.0.0.1:9/" }));
+    home.write_config(&json!({ "server": { "listen": "127.0.0.1:0" }, "webhooks": entries }).to_string());
+    let daemon = home.up(ringback()).await;
+    let get = async |path: &str| daemon.api_get(path).await;
+    let names = |page: &Value| -> String {
+        page["items"].as_array().into_iter().flatten().filter_map(|w| w["name"].as_str()).collect()
+    };
+    let first = get("/api/webhooks?limit=2").await.json();
+    let cursor = first["next"].as_str().expect("there is more").to_owned();
+    let second = get(&format!("/api/webhooks?limit=2&cursor={cursor}")).await.json();
+    assert_eq!((names(&first), names(&second), &second["next"]), ("ab".into(), "c".into(), &json!(null)));
+    assert_eq!(names(&get("/api/webhooks").await.json()), "abc");
+
+    let lists = ["deliveries", "runs", "webhooks", "hooks", "hooks/deliveries", "updates", "worktrees"];
+    for list in lists {
+        let page = get(&format!("/api/{list}?limit=1000")).await;
+        assert!(page.status == 200 && page.json()["items"].is_array(), "{list}");
+        for limit in ["0", "1001", "-1", "many", ""] {
+            let refused = get(&format!("/api/{list}?limit={limit}")).await;
+            assert_eq!(refused.status, 400, "{list} {limit}");
+            assert_eq!(refused.json()["error"], "limit must be a whole number from 1 to 1000", "{list}");
+        }
+        let own = if list == "hooks/deliveries" { "calls" } else { list };
+        for (cursor, status) in
+            [(format!("{own}-1"), 200), ("others-1".to_owned(), 400), ("1".to_owned(), 400)]
+        {
+            let reply = get(&format!("/api/{list}?cursor={cursor}")).await;
+            assert_eq!(reply.status, status, "{list} {cursor}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -147,7 +222,7 @@ async fn sessions_watch_prints_a_line_for_each_transition() {
     let watch = home.spawn(ringback(), &["sessions", "watch"]);
     // The stream is open once it has told something; until then the session goes back and forth.
     let line = {
-        let seen = watch.wait_for_line("running", DEADLINE);
+        let seen = watch.wait_for_line("> running", DEADLINE);
         tokio::pin!(seen);
         let mut n = 0;
         loop {

@@ -1,6 +1,6 @@
 //! Commands as a person runs them: what they print and how they exit.
 
-use ringback_testkit::{Answer, Home, Receiver};
+use ringback_testkit::{Answer, Home, Receiver, Signal};
 use serde_json::json;
 
 use crate::{DEADLINE, ringback};
@@ -26,6 +26,23 @@ async fn the_demo_shows_a_session_change_state_and_its_webhooks_verified() {
     let numbers: Vec<usize> = tally.split_whitespace().filter_map(|w| w.parse().ok()).collect();
     assert!(numbers.len() == 2 && numbers[0] == numbers[1] && numbers[0] >= 8, "{tally}");
     assert!(!stdout.contains("REFUSED") && !stderr.contains("WARN"), "{stdout}{stderr}");
+}
+
+#[tokio::test]
+async fn a_demo_that_is_ended_leaves_nothing_behind() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut home = Home::new();
+        let scratch = home.path().join("scratch");
+        std::fs::create_dir(&scratch).expect("the home is ours");
+        home.set_env("TMPDIR", &scratch.to_string_lossy());
+        let demo = home.spawn(ringback(), &["demo"]);
+        demo.wait_for_line("receiver", DEADLINE).await;
+        let left = || std::fs::read_dir(&scratch).expect("it is there").count();
+        assert_eq!(left(), 1, "what the demo works in");
+        demo.signal(signal);
+        let ended = demo.wait(DEADLINE).await;
+        assert_eq!((ended.code, left()), (Some(1), 0), "{}", ended.stderr());
+    }
 }
 
 #[tokio::test]
@@ -63,6 +80,35 @@ async fn what_is_configured_wrongly_exits_2_with_what_and_how_to_mend() {
     }
     let (code, _, stderr) = run(&home, &["up", "--config", "/nowhere/config.toml"]).await;
     assert_eq!(code, Some(2), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_state_directory_that_leads_or_lies_open_exits_2_with_how_to_mend_it() {
+    let mut home = Home::new();
+    home.write_config(r#"{"server":{"listen":"127.0.0.1:0"}}"#);
+    home.up(ringback()).await.terminate().await.expect_success();
+    let state = home.state_dir();
+    let refused = async |home: &Home, what: &str, mend: &str| {
+        let (code, _, stderr) = run(home, &["up"]).await;
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(stderr.contains(what) && stderr.contains(&format!("mend: {mend}")), "{stderr}");
+    };
+    let database = state.join("ringback.db");
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(&database, mode(0o644)).expect("it is ours");
+    refused(&home, "its mode is 644", &format!("chmod 600 {}", database.display())).await;
+    std::fs::set_permissions(&database, mode(0o600)).expect("it is ours");
+
+    let _ = std::fs::remove_dir_all(state.join("runs"));
+    std::os::unix::fs::symlink(home.project(), state.join("runs")).expect("a link");
+    refused(&home, "runs is a link", "move it away").await;
+
+    let link = home.path().join("link");
+    std::os::unix::fs::symlink(&state, &link).expect("a link");
+    for end in ["", "/", "/."] {
+        home.set_env("RINGBACK_STATE_DIR", &format!("{}{end}", link.display()));
+        refused(&home, &format!("{} is a link", link.display()), "name another one").await;
+    }
 }
 
 #[tokio::test]
@@ -115,6 +161,29 @@ async fn init_writes_a_configuration_that_loads_and_never_overwrites() {
 }
 
 #[tokio::test]
+async fn init_writes_the_file_that_is_read_and_shadows_none() {
+    let mut home = Home::new();
+    let json = home.write(".config/ringback/config.json", "{}");
+    let (code, _, stderr) = run(&home, &["init"]).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("{} is there already", json.display())), "{stderr}");
+    assert!(!json.with_extension("toml").exists(), "it would be read in the place of the other");
+
+    let named = home.path().join("named/ringback.toml");
+    home.set_env("RINGBACK_CONFIG", &named.to_string_lossy());
+    let (code, stdout, stderr) = run(&home, &["init"]).await;
+    assert_eq!((code, named.exists()), (Some(0), true), "{stderr}");
+    assert!(stdout.contains(&format!("wrote {}", named.display())), "{stdout}");
+    let (code, _, stderr) = run(&home, &["init"]).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("{} is there already", named.display())), "{stderr}");
+
+    let other = named.with_extension("json");
+    let (code, _, stderr) = run(&home, &["init", "--config", &other.to_string_lossy()]).await;
+    assert_eq!((code, other.exists()), (Some(2), false), "TOML would not parse there: {stderr}");
+}
+
+#[tokio::test]
 async fn sessions_without_a_daemon_are_read_from_the_files_and_say_so() {
     let home = Home::new();
     let session = crate::transcript::Transcript::new(&home, "s-alone");
@@ -129,6 +198,59 @@ async fn sessions_without_a_daemon_are_read_from_the_files_and_say_so() {
     let (code, _, stderr) = run(&home, &["webhooks"]).await;
     assert_eq!(code, Some(1));
     assert!(stderr.contains("no ringback is running") && stderr.contains("ringback up"), "{stderr}");
+}
+
+#[tokio::test]
+async fn sessions_beside_a_daemon_that_cannot_be_asked_do_not_say_that_none_runs() {
+    let home = Home::new();
+    home.write_config(r#"{"server":{"listen":"none"}}"#);
+    let daemon = home.spawn(ringback(), &["up"]);
+    daemon.wait_for_line("ready", DEADLINE).await;
+    let (code, _, stderr) = run(&home, &["sessions"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("has no API") && stderr.contains("read from the agents' files"), "{stderr}");
+    assert!(!stderr.contains("no ringback") && !stderr.contains("nothing is being"), "{stderr}");
+    let (code, _, stderr) = run(&home, &["sessions", "show", "nobody"]).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("session not found") && stderr.contains("mend: `ringback sessions`"), "{stderr}");
+    daemon.terminate().await.expect_success();
+
+    home.write_config(r#"{"server":{"listen":"127.0.0.1:0"}}"#);
+    let daemon = home.up(ringback()).await;
+    std::fs::remove_file(home.state_dir().join("api-token")).expect("it was there");
+    let (code, _, stderr) = run(&home, &["webhooks"]).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("process {}", daemon.pid())) && stderr.contains("mend: "), "{stderr}");
+    assert!(!stderr.contains("no ringback"), "{stderr}");
+    let (code, _, stderr) = run(&home, &["sessions"]).await;
+    assert_eq!((code, stderr.contains("nothing is being")), (Some(0), false), "{stderr}");
+}
+
+#[tokio::test]
+async fn what_the_api_refuses_has_a_mend_and_a_bad_value_exits_2_as_without_it() {
+    let home = Home::new();
+    let bad_agent = ["sessions", "--agent", "foo"];
+    let (code, _, alone) = run(&home, &bad_agent).await;
+    assert_eq!(code, Some(2), "{alone}");
+    home.write_config(r#"{"server":{"listen":"127.0.0.1:0"}}"#);
+    let _daemon = home.up(ringback()).await;
+    let (code, _, stderr) = run(&home, &bad_agent).await;
+    assert_eq!((code, &stderr), (Some(2), &alone), "the same with a daemon");
+    for (args, code, mend) in [
+        (&["deliveries", "list", "--limit", "0"][..], 2, "--help"),
+        (&["runs", "list", "--state", "foo"], 2, "--help"),
+        (&["runs", "show", "nobody"], 1, "`ringback runs`"),
+        (&["runs", "logs", "nobody"], 1, "`ringback runs`"),
+        (&["deliveries", "show", "nobody"], 1, "`ringback deliveries`"),
+        (&["webhooks", "enable", "nobody"], 1, "`ringback webhooks`"),
+        (&["sessions", "show", "nobody"], 1, "`ringback sessions`"),
+        (&["hooks", "resume", "nobody"], 1, "`ringback hooks`"),
+    ] {
+        let (exit, _, stderr) = run(&home, args).await;
+        assert_eq!(exit, Some(code), "{args:?}: {stderr}");
+        let line = stderr.lines().find(|line| line.starts_with("  mend: "));
+        assert!(line.is_some_and(|line| line.contains(mend)), "{args:?}: {stderr}");
+    }
 }
 
 #[tokio::test]
@@ -157,12 +279,18 @@ async fn help_and_completions_name_the_commands_that_are_there_and_no_others() {
         "completions",
     ] {
         assert!(help.lines().any(|l| l.trim_start().starts_with(command)), "{command}: {help}");
+        let (code, help, _) = run(&home, &[command, "--help"]).await;
+        assert!(code == Some(0) && help.contains(&format!("ringback {command}")), "{command}: {help}");
+        assert!(help.contains("Example: ") || help.contains("Examples: "), "{command}: {help}");
     }
     for later in ["tui", "dashboard"] {
         assert!(!help.lines().any(|l| l.trim_start().starts_with(later)), "{later}: {help}");
     }
-    let (code, script, _) = run(&home, &["completions", "bash"]).await;
-    assert!(code == Some(0) && script.contains("deliveries"));
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = run(&home, &["completions", shell]).await;
+        assert!(code == Some(0) && script.contains("deliveries") && script.contains("config"), "{script}");
+        assert!(!script.contains("hand-over") && !script.contains("demo-agent"), "{shell} offers the hidden");
+    }
     let (code, _, _) = run(&home, &["nonsense"]).await;
     assert_eq!(code, Some(2));
 }

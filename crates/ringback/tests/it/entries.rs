@@ -30,7 +30,7 @@ async fn a_bad_entry_is_skipped_with_one_warning_that_names_it_its_key_the_value
         ("idle", json!({ "concurrency": 0 }), &["concurrency", "from 1 to 1024"]),
         ("soon", json!({ "backoff": ["soon"] }), &["backoff", "\"30s\""]),
         ("two", json!({ "secret": "hunter2", "secret_env": "HOME" }), &["secret", "exactly one"]),
-        ("void", json!({ "secret": "" }), &["secret", "may not be empty"]),
+        ("void", json!({ "secret": [""] }), &["secret", "may not be empty"]),
         ("unset", json!({ "secret_env": "EMPTY" }), &["secret_env", "\"EMPTY\" is not set"]),
         ("no-file", json!({ "secret_file": "/nowhere/key" }), &["secret_file", "/nowhere/key"]),
         ("good", json!({ "url": "http://127.0.0.1:9/hunter2" }), &["name", "taken"]),

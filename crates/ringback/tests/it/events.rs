@@ -80,6 +80,31 @@ impl Stream {
 }
 
 #[tokio::test]
+async fn a_selection_starts_with_the_snapshot_too_and_what_it_names_must_be_known() {
+    let home = Home::new();
+    home.write_config(r#"{"server":{"listen":"127.0.0.1:0"}}"#);
+    let daemon = home.up(ringback()).await;
+    let mut chosen = Stream::open(&daemon, "&events=transition", None).await;
+    let mut all = Stream::open(&daemon, "&events=", None).await;
+    assert_eq!(chosen.next().await.kind, "update");
+    assert_eq!(all.next().await.kind, "update");
+    let session = Transcript::new(&home, "s-chosen");
+    session.prompt("go");
+    session.tool("t1", "Bash");
+    session.result("t1");
+    for _ in 0..2 {
+        assert_eq!(chosen.next().await.kind, "transition", "and nothing else after it");
+    }
+    assert_eq!(all.transitions(2).await.len(), 2, "an empty list is all");
+    let refused = daemon.api_get("/api/events?events=transitions").await;
+    assert_eq!(refused.status, 400);
+    assert_eq!(
+        refused.json()["error"],
+        "unknown event \"transitions\"; valid: update transition delivery run"
+    );
+}
+
+#[tokio::test]
 async fn every_connection_starts_with_a_snapshot_and_after_last_event_id_only_later_events_follow() {
     let home = Home::new();
     home.write_config(r#"{"server":{"listen":"127.0.0.1:0"}}"#);

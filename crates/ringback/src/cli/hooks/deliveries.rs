@@ -68,7 +68,7 @@ impl Deliveries {
 }
 
 fn shown(call: &Value) -> Result<(), Error> {
-    for (name, key) in [
+    let keys = [
         ("call", "id"),
         ("hook", "hook"),
         ("at", "at"),
@@ -79,14 +79,13 @@ fn shown(call: &Value) -> Result<(), Error> {
         ("error", "error"),
         ("run", "run"),
         ("query", "query"),
-    ] {
-        if !call[key].is_null() {
-            output::line(&format!("{name:<9} {}", cell(&call[key])))?;
-        }
-    }
-    for (name, value) in call["headers"].as_object().into_iter().flatten() {
-        output::line(&format!("{:<9} {name}: {}", "header", value.as_str().unwrap_or_default()))?;
-    }
+    ];
+    let known = keys.iter().filter(|(_, key)| !call[key].is_null());
+    let known = known.map(|(name, key)| (*name, cell(&call[key])));
+    let headers = call["headers"].as_object().into_iter().flatten();
+    let headers =
+        headers.map(|(name, value)| ("header", format!("{name}: {}", value.as_str().unwrap_or_default())));
+    output::fields(&known.chain(headers).collect::<Vec<_>>(), output::width())?;
     output::line("")?;
     let not_kept = || format!("(the body, {} bytes, was not kept)", call["body_bytes"]);
     let body = call["body"].as_str().or(call["body_base64"].as_str()).map_or_else(not_kept, str::to_owned);
