@@ -29,7 +29,7 @@ pub struct Entry {
     pub ceiling: Option<[f64; 3]>,
     /// Ours over the ceiling, or over the floor.
     pub ratio: Option<f64>,
-    /// How far neighbouring rounds of ours were apart, as a share.
+    /// How far the ratios of neighbouring rounds were apart, as a share.
     pub noise: Option<f64>,
     /// Whether the promise was kept.
     pub met: Option<bool>,

@@ -1,7 +1,8 @@
 //! What a process costs, as Linux counts it.
 
+use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -45,18 +46,25 @@ pub(crate) fn peak_resident(pid: i32) -> Result<f64> {
     memory(pid, "VmHWM:")
 }
 
-/// How often its threads have been switched to and from: each wake-up makes at least one.
-pub(crate) fn switches(pid: i32) -> Result<u64> {
-    let mut sum = 0;
-    for task in tasks(&pid.to_string())? {
+/// How often each thread of a process was switched to and from: each wake-up makes at least one.
+pub(crate) struct Switches(HashMap<PathBuf, u64>);
+
+/// Those of its living threads since each began.
+pub(crate) fn switches(pid: i32) -> Result<Switches> {
+    let of = |task: &Path| -> u64 {
         let status = fs::read_to_string(task.join("status")).unwrap_or_default();
-        sum += status
-            .lines()
-            .filter(|line| line.contains("voluntary_ctxt_switches:"))
-            .filter_map(|line| line.rsplit('\t').next()?.trim().parse::<u64>().ok())
-            .sum::<u64>();
+        let counts = status.lines().filter(|line| line.contains("voluntary_ctxt_switches:"));
+        counts.filter_map(|line| line.rsplit('\t').next()?.trim().parse::<u64>().ok()).sum()
+    };
+    Ok(Switches(tasks(&pid.to_string())?.into_iter().map(|task| (task.clone(), of(&task))).collect()))
+}
+
+impl Switches {
+    /// All of them since `before`. Those of a thread that has ended meanwhile are not known any more.
+    pub(crate) fn since(&self, before: &Switches) -> u64 {
+        let began_at = |task: &PathBuf| before.0.get(task).copied().unwrap_or_default();
+        self.0.iter().map(|(task, count)| count.saturating_sub(began_at(task))).sum()
     }
-    Ok(sum)
 }
 
 fn tasks(process: &str) -> Result<Vec<PathBuf>> {
@@ -71,4 +79,18 @@ fn memory(pid: i32, name: &str) -> Result<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)).context("no memory in a status file")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse().context("no number of kB")?;
     Ok(kib / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_ends_or_begins_meanwhile_takes_nothing_from_the_others() {
+        let switches = |counts: &[(&str, u64)]| {
+            Switches(counts.iter().map(|(task, count)| (PathBuf::from(task), *count)).collect())
+        };
+        let before = switches(&[("stays", 10), ("ends", 1000)]);
+        assert_eq!(switches(&[("stays", 15), ("begins", 2)]).since(&before), 7);
+    }
 }

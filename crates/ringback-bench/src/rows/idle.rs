@@ -54,7 +54,7 @@ impl Row for Idle {
             Ok(vec![
                 process::resident(pid)?,
                 (process::cpu(pid)? - cpu).as_secs_f64() * 100.0 / passed,
-                (process::switches(pid)? - switches) as f64 / passed,
+                process::switches(pid)?.since(&switches) as f64 / passed,
             ])
         })
     }
