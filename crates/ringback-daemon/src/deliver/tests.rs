@@ -1,4 +1,4 @@
-//! outbound.md, "Outcome of an attempt" and the keys of an entry, through the loop.
+//! outbound.md, "Outcome of an attempt" and the keys of an entry, through the loop. Time is paused: a sleep takes none.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -24,21 +24,29 @@ pub(super) struct Look {
 
 /// Looks at the events behind `after`, in the order in which they were recorded, for those that ended before `cutoff`.
 pub(super) fn look(conn: &Connection, after: i64, cutoff: Timestamp) -> Result<Look> {
-    let rows: Vec<(i64, bool, bool)> = conn
-        .prepare_cached(
-            "SELECT e.event, e.recorded_at < ?2, EXISTS (
-                 SELECT 1 FROM delivery d WHERE d.event = e.event AND (d.state = 0 OR d.due_at >= ?2))
-             FROM event e WHERE e.event > ?1 ORDER BY e.event LIMIT ?3",
-        )?
+    let rows: Vec<(i64, bool)> = conn
+        .prepare_cached("SELECT event, recorded_at < ?2 FROM event WHERE event > ?1 ORDER BY event LIMIT ?3")?
         .query_map(params![after, cutoff.as_millis(), EVENTS_AT_ONCE as i64], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            Ok((row.get(0)?, row.get(1)?))
         })?
         .collect::<Result<_>>()?;
     // One young event is not the end: the clock may have gone back behind it.
-    let is_past = rows.iter().all(|(_, is_old, _)| !is_old);
-    let next = rows.last().filter(|_| !is_past).map(|(event, ..)| *event);
-    let gone = rows.into_iter().filter(|(_, is_old, has_work)| *is_old && !has_work);
-    Ok(Look { events: gone.map(|(event, ..)| event).collect(), next })
+    let next = rows.last().filter(|_| rows.iter().any(|(_, is_old)| *is_old)).map(|(event, _)| *event);
+    let mut events = Vec::new();
+    for (event, is_old) in rows {
+        if is_old && has_ended(conn, event, cutoff)? {
+            events.push(event);
+        }
+    }
+    Ok(Look { events, next })
+}
+
+/// Whether all deliveries of an event ended before `cutoff`.
+fn has_ended(conn: &Connection, event: i64, cutoff: Timestamp) -> Result<bool> {
+    conn.prepare_cached(
+        "SELECT NOT EXISTS (SELECT 1 FROM delivery WHERE event = ?1 AND (state = 0 OR due_at >= ?2))",
+    )?
+    .query_row(params![event, cutoff.as_millis()], |row| row.get(0))
 }
 
 impl Batch<'_> {
@@ -55,14 +63,7 @@ impl Batch<'_> {
             if used_bytes(self.conn)? <= max_bytes {
                 return Ok((pruned, true));
             }
-            let has_work: bool = self
-                .conn
-                .prepare_cached(
-                    "SELECT EXISTS (
-                         SELECT 1 FROM delivery WHERE event = ?1 AND (state = 0 OR due_at >= ?2))",
-                )?
-                .query_row(params![event, cutoff.as_millis()], |row| row.get(0))?;
-            if has_work {
+            if !has_ended(self.conn, *event, cutoff)? {
                 continue;
             }
             pruned.deliveries +=
